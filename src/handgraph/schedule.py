@@ -1,0 +1,80 @@
+"""What a system's paper trains, on which loss, with which optimiser and for how long: the schedule as data.
+
+A system's ``stages()`` returns a tuple of `Stage`; the training loop runs them one after the other and a recipe
+replaces single fields with ``dataclasses.replace``. Nothing here knows a network or an optimiser class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import cos, pi
+from typing import Literal
+
+from handgraph.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a training schedule. Raises `ConfigError` where a field makes no sense."""
+
+    name: str
+    """What this stage trains, in a word: the run's logs and checkpoints carry it."""
+    epochs: float
+    """Passes over the training data; a part of a pass is allowed."""
+    batch_size: int = 32
+    """Samples in one optimiser step, over all processes together."""
+    trains: tuple[str, ...] = ("",)
+    """Prefixes of the parameter names that learn; the rest is frozen. The empty prefix means every parameter."""
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    """Factor of each named term of the system's loss. A term not named here is reported but not trained on."""
+    optimizer: Literal["adam", "adamw", "sgd", "adadelta"] = "adam"
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's and AdamW's decay rates of the two moments."""
+    weight_decay: float = 0.0
+    """L2 penalty added to the gradient (Adam, SGD, Adadelta) or decoupled decay (AdamW)."""
+    schedule: Literal["constant", "exponential", "cosine"] = "constant"
+    """How the learning rate falls after the warm-up: not, by `decay` after every epoch, or along a cosine to zero."""
+    decay: float = 1.0
+    """Factor of the learning rate after every epoch of the exponential schedule."""
+    warmup: float = 0.0
+    """Fraction of the stage over which the learning rate rises linearly to its full value."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(
+                    f"stage '{self.name}': {name} is {getattr(self, name)}, expected more than 0"
+                )
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"stage '{self.name}': warmup is {self.warmup}, expected a fraction in [0, 1)")
+        if not 0 < self.decay <= 1:
+            raise ConfigError(f"stage '{self.name}': decay is {self.decay}, expected a factor in (0, 1]")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"stage '{self.name}': weight_decay is {self.weight_decay}, expected 0 or more")
+        if not self.loss_weights:
+            raise ConfigError(f"stage '{self.name}': loss_weights is empty, name at least one loss term")
+        for name, known in (
+            ("optimizer", ("adam", "adamw", "sgd", "adadelta")),
+            ("schedule", ("constant", "exponential", "cosine")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"stage '{self.name}': {name} is '{getattr(self, name)}', expected one of {', '.join(known)}"
+                )
+
+    def learns(self, parameter_name: str) -> bool:
+        """Whether the parameter of this name is trained in this stage."""
+        return parameter_name.startswith(self.trains)
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Learning rate when the fraction `progress` (0 at the start, 1 at the end) of the stage is done."""
+        if progress < self.warmup:
+            return self.learning_rate * progress / self.warmup
+        if self.schedule == "exponential":
+            # The small term keeps an epoch's end from being rounded down into the epoch before it.
+            return self.learning_rate * self.decay ** int(progress * self.epochs + 1e-9)
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + cos(pi * (progress - self.warmup) / (1 - self.warmup)))
+        return self.learning_rate
