@@ -7,9 +7,8 @@ from handgraph.schedule import Stage
 
 
 def stage(**fields: object) -> Stage:
-    return Stage(
-        **{"name": "all", "epochs": 10, "learning_rate": 1e-3, "loss_weights": {"joints": 1.0}, **fields}
-    )  # type: ignore[arg-type]
+    defaults = {"name": "all", "epochs": 10, "learning_rate": 1e-3, "loss_weights": {"joints": 1.0}}
+    return Stage(**(defaults | fields))
 
 
 def test_exponential_schedule_falls_after_each_whole_epoch() -> None:
@@ -30,7 +29,8 @@ def test_cosine_schedule_warms_up_then_reaches_zero() -> None:
 def test_prefixes_name_what_learns() -> None:
     assert stage().learns("backbone.conv.weight")
     refinement = stage(trains=("refine.", "head."))
-    assert refinement.learns("head.bias") and not refinement.learns("backbone.conv.weight")
+    assert refinement.learns("head.bias")
+    assert not refinement.learns("backbone.conv.weight")
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,7 @@ def test_prefixes_name_what_learns() -> None:
     [
         ({"epochs": 0}, "stage 'all': epochs is 0, expected more than 0"),
         ({"warmup": 1.0}, "warmup is 1.0, expected a fraction in"),
-        ({"optimizer": "adamax"}, "optimizer is 'adamax', expected one of adam, adamw, sgd, adadelta"),
-        ({"loss_weights": {}}, "loss_weights is empty"),
+        ({"loss_weights": {}}, "loss_weights is {}, expected at least one loss term"),
     ],
 )
 def test_a_senseless_stage_says_why(fields: dict[str, object], words: str) -> None:

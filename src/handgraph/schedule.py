@@ -1,7 +1,7 @@
-"""What a system's paper trains, on which loss, with which optimiser and for how long: the schedule as data.
+"""What a system's paper trains, on which loss, with which optimiser, for how long: the schedule as data.
 
-A system's ``stages()`` returns a tuple of `Stage`; the training loop runs them one after the other and a recipe
-replaces single fields with ``dataclasses.replace``. Nothing here knows a network or an optimiser class.
+A system's ``stages()`` returns a tuple of `Stage`; the training loop runs them one after the other and a
+recipe replaces single fields with ``dataclasses.replace``. Nothing here knows a network or an optimiser.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import cos, pi
-from typing import Literal
+from typing import Literal, get_args
 
 from handgraph.errors import ConfigError
+
+Optimizer = Literal["adam", "adamw", "sgd", "adadelta"]
+Schedule = Literal["constant", "exponential", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -20,49 +23,42 @@ class Stage:
 
     name: str
     """What this stage trains, in a word: the run's logs and checkpoints carry it."""
-    epochs: float
+    epochs: int | float
     """Passes over the training data; a part of a pass is allowed."""
     batch_size: int = 32
     """Samples in one optimiser step, over all processes together."""
     trains: tuple[str, ...] = ("",)
-    """Prefixes of the parameter names that learn; the rest is frozen. The empty prefix means every parameter."""
+    """Prefixes of the parameter names that learn; the rest is frozen. The empty prefix means all."""
     loss_weights: Mapping[str, float] = field(default_factory=dict)
-    """Factor of each named term of the system's loss. A term not named here is reported but not trained on."""
-    optimizer: Literal["adam", "adamw", "sgd", "adadelta"] = "adam"
+    """Factor of each named term of the system's loss. A term not named here is reported, not trained on."""
+    optimizer: Optimizer = "adam"
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's and AdamW's decay rates of the two moments."""
     weight_decay: float = 0.0
     """L2 penalty added to the gradient (Adam, SGD, Adadelta) or decoupled decay (AdamW)."""
-    schedule: Literal["constant", "exponential", "cosine"] = "constant"
-    """How the learning rate falls after the warm-up: not, by `decay` after every epoch, or along a cosine to zero."""
+    schedule: Schedule = "constant"
+    """How the learning rate falls after the warm-up: not, by `decay` an epoch, or along a cosine to zero."""
     decay: float = 1.0
     """Factor of the learning rate after every epoch of the exponential schedule."""
     warmup: float = 0.0
     """Fraction of the stage over which the learning rate rises linearly to its full value."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"stage '{self.name}': {name} is {getattr(self, name)}, expected more than 0"
-                )
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"stage '{self.name}': warmup is {self.warmup}, expected a fraction in [0, 1)")
-        if not 0 < self.decay <= 1:
-            raise ConfigError(f"stage '{self.name}': decay is {self.decay}, expected a factor in (0, 1]")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"stage '{self.name}': weight_decay is {self.weight_decay}, expected 0 or more")
-        if not self.loss_weights:
-            raise ConfigError(f"stage '{self.name}': loss_weights is empty, name at least one loss term")
-        for name, known in (
-            ("optimizer", ("adam", "adamw", "sgd", "adadelta")),
-            ("schedule", ("constant", "exponential", "cosine")),
+        for name, good, expected in (
+            ("epochs", self.epochs > 0, "more than 0"),
+            ("batch_size", self.batch_size > 0, "more than 0"),
+            ("learning_rate", self.learning_rate > 0, "more than 0"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("decay", 0 < self.decay <= 1, "a factor in (0, 1]"),
+            ("warmup", 0 <= self.warmup < 1, "a fraction in [0, 1)"),
+            ("loss_weights", bool(self.loss_weights), "at least one loss term with its factor"),
+            ("optimizer", self.optimizer in get_args(Optimizer), f"one of {', '.join(get_args(Optimizer))}"),
+            ("schedule", self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}"),
         ):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"stage '{self.name}': {name} is '{getattr(self, name)}', expected one of {', '.join(known)}"
-                )
+            if not good:
+                value = getattr(self, name)
+                raise ConfigError(f"stage '{self.name}': {name} is {value!r}, expected {expected}")
 
     def learns(self, parameter_name: str) -> bool:
         """Whether the parameter of this name is trained in this stage."""
