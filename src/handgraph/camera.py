@@ -84,7 +84,8 @@ class Crop:
         x, y, z = (float(value) for value in center_xyz_mm)
         if not np.isfinite([x, y, z]).all() or z <= 0 or cube_mm <= 0:
             raise InputError(
-                f"crop centre ({x:.0f}, {y:.0f}, {z:.0f}) mm, cube {cube_mm} mm: both must lie before the camera"
+                f"crop centre ({x:.0f}, {y:.0f}, {z:.0f}) mm, cube {cube_mm} mm: "
+                "the centre must lie before the camera and the cube have a size"
             )
         u, v = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
         # One millimetre at the centre's depth → crop pixels; fx and fy may differ, the crop is metric.
@@ -104,7 +105,7 @@ class Crop:
         *,
         mirrored: bool = False,
     ) -> "Crop":
-        """A colour crop: the square around the middle of `box_px` (x, y, w, h), as wide as its longer side."""
+        """A colour crop: the square around the middle of `box_px` (x, y, w, h), as wide as the longer side."""
         x, y, w, h = (float(value) for value in box_px)
         side = max(w, h)
         if not np.isfinite([x, y, w, h]).all() or min(w, h) <= 0:

@@ -13,9 +13,7 @@ Side = Literal["left", "right"]
 
 CAMERA_FRAME = "camera frame: x right, y down, z forward, millimetres"
 RELATIVE_FRAME = "relative to the wrist, scale unknown: x right, y down, z forward, hand lengths"
-ORDER = (
-    "21 joints: wrist, then thumb, index, middle, ring, little, each from the palm to the tip; root: wrist"
-)
+ORDER = "21 joints: wrist (root), then thumb, index, middle, ring, little, each from the palm to the tip"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from handgraph.errors import InputError
+
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 
 JOINT_NAMES: tuple[str, ...] = (
@@ -96,32 +98,24 @@ class JointOrder:
         return index
 
     def to_canonical(self, joints: np.ndarray) -> np.ndarray:
-        """(..., n, d) in this order → (..., 21, d) in canonical order; NaN where the dataset has no such joint."""
-        raw = np.asarray(joints)
-        self._check(raw, len(self.names))
-        dtype = raw.dtype if self.complete or raw.dtype.kind == "f" else np.float64
-        out = np.full(
-            (*raw.shape[:-2], len(JOINT_NAMES), raw.shape[-1]), np.nan if dtype.kind == "f" else 0, dtype
-        )
-        gather = self.gather
-        out[..., gather >= 0, :] = raw[..., gather[gather >= 0], :]
-        return out
+        """(..., n, d) in this order → (..., 21, d) canonical; NaN where the dataset has no such joint."""
+        return self._pick(joints, len(self.names), self.gather)
 
     def from_canonical(self, joints: np.ndarray) -> np.ndarray:
         """(..., 21, d) canonical → (..., n, d) in this order; NaN for points the canonical hand lacks."""
-        full = np.asarray(joints)
-        self._check(full, len(JOINT_NAMES))
-        known = np.asarray(self.canonical) >= 0
-        dtype = full.dtype if known.all() or full.dtype.kind == "f" else np.dtype(np.float64)
-        out = np.full(
-            (*full.shape[:-2], len(self.names), full.shape[-1]), np.nan if dtype.kind == "f" else 0, dtype
-        )
-        out[..., known, :] = full[..., np.asarray(self.canonical)[known], :]
-        return out
+        return self._pick(joints, len(JOINT_NAMES), np.asarray(self.canonical))
 
-    def _check(self, joints: np.ndarray, expected: int) -> None:
-        if joints.ndim < 2 or joints.shape[-2] != expected:
-            raise ValueError(f"{self.name}: expected (..., {expected}, d) joints, got {joints.shape}")
+    def _pick(self, joints: np.ndarray, expected: int, index: Int[np.ndarray, " m"]) -> np.ndarray:
+        source = np.asarray(joints)
+        if source.ndim < 2 or source.shape[-2] != expected:
+            raise InputError(
+                f"joint order {self.name}: expected (..., {expected}, d) joints, got {source.shape}"
+            )
+        picked = source[..., index, :]
+        if (index < 0).any():  # only NaN can say "no such joint", so whole numbers become float
+            picked = picked.astype(np.result_type(source.dtype, np.float32))
+            picked[..., index < 0, :] = np.nan
+        return picked
 
 
 def _finger(finger: str, parts: Sequence[str]) -> tuple[str, ...]:
@@ -181,7 +175,7 @@ ICVL16 = _named(
     | {f"{finger}_middle": f"{finger}_pip" for finger in FINGERS[1:]}
     | {"thumb_middle": "thumb_ip"},
 )
-# The model points of NYU: per finger KNU3_A (tip), KNU3_B, KNU2_A, KNU2_B, KNU1_A, KNU1_B, little finger first.
+# The model points of NYU: six a finger from the tip inwards, little finger first.
 _NYU_POINTS = ("knu3_a", "knu3_b", "knu2_a", "knu2_b", "knu1_a", "knu1_b")
 _NYU36_MEANING = {
     f"{finger}_{point}": f"{finger}_{part}"
@@ -211,7 +205,7 @@ INTERHAND = JointOrder(
     "interhand",
     (*_inwards(*FINGERS), "wrist"),
     tuple(JOINT_NAMES.index(name) for name in (*_inwards(*FINGERS), "wrist")),
-    "one hand's block of 21: each finger from the tip to the palm, the wrist last; right hand first, then left",
+    "one hand's block of 21 (right hand first, then left): fingers from the tip to the palm, then the wrist",
 )
 
 JOINT_ORDERS: dict[str, JointOrder] = {
