@@ -105,7 +105,7 @@ class Crop:
         *,
         mirrored: bool = False,
     ) -> "Crop":
-        """A colour crop: the square around the middle of `box_px` (x, y, w, h), as wide as the longer side."""
+        """A colour crop: the square in the middle of `box_px` (x, y, w, h), as wide as the longer side."""
         x, y, w, h = (float(value) for value in box_px)
         side = max(w, h)
         if not np.isfinite([x, y, w, h]).all() or min(w, h) <= 0:
