@@ -1,0 +1,331 @@
+"""Reading one depth frame from a file: whatever the format, float32 millimetres, 0 = no reading.
+
+| file | content |
+|---|---|
+| `.png`, 16-bit grey | millimetres, or `depth_scale` millimetres a unit |
+| `.png`, 8-bit grey | needs `depth_scale` |
+| `.png`, 8-bit RGB | NYU's packing: mm = 256 G + B, red unused; brings the NYU camera |
+| `.npy`, `.npz` | (H, W) numbers in mm; in an `.npz` the array `depth_mm`, `depth`, or the only one |
+| `.bin` | MSRA: six uint32, then float32 mm of a box inside 320x240; brings the MSRA camera |
+
+Everything is checked before it is decoded: nothing in a file is executed, and a header that promises more
+pixels than any depth camera has is refused.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from handgraph.camera import PinholeCamera
+from handgraph.errors import FormatError, InputError
+
+NYU_CAMERA = PinholeCamera(588.03, 587.07, 320.0, 240.0)
+MSRA_CAMERA = PinholeCamera(241.42, 241.42, 160.0, 120.0)
+
+MAX_PIXELS = 32_000_000
+"""Ten times the largest depth camera: more is a damaged header or not a depth frame."""
+MAX_BYTES = 512_000_000
+MIN_SIDE = 16
+"""Pixels; a hand in fewer cannot be told from noise."""
+
+# A frame whose farthest reading is below this is in metres: no hand fits before a camera within 20 mm.
+METRES_BELOW = 20.0
+FARTHEST_MM = 20_000.0
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+_PNG_PALETTE = 3
+_MSRA_SIZE = (320, 240)
+_FORMATS = "expected .png (16-bit mm, or NYU's packed RGB), .npy, .npz or MSRA's .bin"
+
+
+@dataclass(frozen=True, eq=False)
+class DepthImage:
+    """A depth frame and, where its format implies one, the camera that took it."""
+
+    depth_mm: Float[np.ndarray, "h w"]
+    camera: PinholeCamera | None
+    source: Path
+
+
+def assumed_camera(width: int, height: int) -> PinholeCamera:
+    """A camera for a frame that comes without one: 0.92 widths of focal length, centred.
+
+    That is the Kinect's; depth cameras lie between 0.74 (SR300) and 0.95 (D400) widths. Sizes in x and y,
+    and so the hand's, are wrong by as much as the focal length is.
+    """
+    focal = 0.92 * width
+    return PinholeCamera(focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def read_depth(path: str | Path, depth_scale: float | None = None) -> DepthImage:
+    """Read a depth frame of any format of this module's table.
+
+    `depth_scale` is millimetres a unit of the file (1000 for metres, 0.125 for an SR305). NaN and infinite
+    readings become 0, no reading (ROS REP 117 writes "too far" and "too near" so).
+    Raises InputError for a missing file or an unusable scale, FormatError for content that cannot be a depth
+    frame; the message names the file, what was found and what to do.
+    """
+    path = Path(path)
+    if depth_scale is not None and not (np.isfinite(depth_scale) and depth_scale > 0):
+        raise InputError(f"--depth-scale {depth_scale}: expected millimetres a unit, above zero")
+    reader = {".png": _read_png, ".npy": _read_npy, ".npz": _read_npz, ".bin": _read_msra}.get(
+        path.suffix.lower()
+    )
+    content = _read_bytes(path)
+    if reader is None:
+        raise FormatError(f"{path}: {_kind(content)} is not a depth frame; {_FORMATS}")
+    raw, camera, known_unit = reader(path, content)
+    if depth_scale is None and not known_unit:
+        raise FormatError(
+            f"{path}: 8-bit grey PNG, whose unit is unknown; give --depth-scale, the millimetres a grey level"
+        )
+    return DepthImage(checked_depth(raw, str(path), depth_scale), camera, path)
+
+
+def checked_depth(
+    depth: Shaped[np.ndarray, "..."], name: str, depth_scale: float | None = None
+) -> Float[np.ndarray, "h w"]:
+    """Float32 millimetres with 0 for no reading, from any numeric array; `name` is for the messages.
+
+    Raises FormatError for a wrong shape or type, no reading at all, negative depths, or metres.
+    """
+    depth = np.asarray(depth)
+    if depth.ndim != 2:
+        raise FormatError(
+            f"{name}: array of shape {depth.shape}, expected one depth frame of shape (height, width)"
+        )
+    if depth.dtype.kind not in "fiu":
+        raise FormatError(f"{name}: array of {depth.dtype}, expected numbers in millimetres")
+    height, width = depth.shape
+    if min(height, width) < MIN_SIDE:
+        raise FormatError(f"{name}: {width}x{height} pixels, expected at least {MIN_SIDE}x{MIN_SIDE}")
+    if depth.size > MAX_PIXELS:
+        raise FormatError(f"{name}: {width}x{height} pixels, expected at most {MAX_PIXELS:,}; cut it down")
+    depth_mm = depth.astype(np.float32)  # a copy: the caller's array stays as it is
+    # A number beyond float32 has become infinite here; it is no reading either.
+    np.nan_to_num(depth_mm, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    if depth_scale is not None:
+        depth_mm *= np.float32(depth_scale)
+    nearest, farthest = float(depth_mm.min()), float(depth_mm.max())
+    if nearest < 0:
+        raise FormatError(
+            f"{name}: holds negative depths (down to {nearest:.1f}); expected millimetres before the camera"
+        )
+    if farthest == 0:
+        raise FormatError(f"{name}: no pixel has a reading (all are 0, NaN or infinite)")
+    if farthest < METRES_BELOW:
+        raise FormatError(
+            f"{name}: the farthest reading is {farthest:.3g} mm, so this looks like metres; "
+            f"give --depth-scale {1000 * (depth_scale or 1):g}"
+        )
+    return depth_mm
+
+
+class PngHeader(NamedTuple):
+    """What a PNG says about itself before its pixels."""
+
+    width: int
+    height: int
+    bits: int
+    channels: int
+    palette: bool
+
+
+def check_png(path: Path, content: bytes) -> PngHeader:
+    """Verify a PNG's chunks and give its header, without decoding it.
+
+    Image libraries return what they could decode of a damaged PNG, so every checksum is verified first: a
+    truncated file or a flipped bit is an error, not a slightly different frame. Raises FormatError.
+    """
+    if not content.startswith(_PNG_SIGNATURE):
+        raise FormatError(f"{path}: {_kind(content)}, expected a PNG as the name says")
+    position, kind = len(_PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        if position + 12 > len(content):
+            raise FormatError(f"{path}: the PNG is cut short; copy it again")
+        (length,) = struct.unpack_from(">I", content, position)
+        kind, end = content[position + 4 : position + 8], position + 8 + length
+        if end + 4 > len(content):
+            raise FormatError(f"{path}: the PNG is cut short; copy it again")
+        if zlib.crc32(content[position + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            raise FormatError(f"{path}: the PNG is damaged (wrong checksum); copy it again")
+        if position == len(_PNG_SIGNATURE) and (kind != b"IHDR" or length != 13):
+            raise FormatError(f"{path}: the PNG has no header; copy it again")
+        position = end + 4
+    width, height, bits, colour = struct.unpack_from(">IIBB", content, 16)
+    return PngHeader(width, height, bits, _PNG_CHANNELS.get(colour, 0), colour == _PNG_PALETTE)
+
+
+_Raw = tuple[np.ndarray, PinholeCamera | None, bool]
+"""The frame as stored (NYU and MSRA: mm), the camera that the format implies, whether its unit is known."""
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, expected a depth file; give the files in it")
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        if not path.is_file():
+            raise InputError(f"{path}: not a plain file, expected a depth file")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise FormatError(f"{path}: {size / 1e6:.0f} MB, expected one depth frame (a few MB)")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if not content:
+        raise FormatError(f"{path}: the file is empty, expected a depth frame; copy it again")
+    return content
+
+
+def _kind(content: bytes) -> str:
+    """What a file's first bytes say it is."""
+    for signature, kind in (
+        (_PNG_SIGNATURE, "a PNG file"),
+        (b"\xff\xd8\xff", "a JPEG picture"),
+        (b"\x93NUMPY", "a NumPy .npy file"),
+        (b"PK\x03\x04", "a zip or .npz file"),
+        (b"II*\x00", "a TIFF file"),
+        (b"MM\x00*", "a TIFF file"),
+        (b"GIF8", "a GIF picture"),
+        (b"%PDF", "a PDF file"),
+    ):
+        if content.startswith(signature):
+            return kind
+    return "a file of unknown type"
+
+
+def _too_large(path: Path, shape: tuple[int, ...]) -> None:
+    # Python integers: a product of sizes that a damaged header claims must not wrap around.
+    pixels = 1
+    for side in shape:
+        pixels *= int(side)
+    if pixels > MAX_PIXELS:
+        sizes = "x".join(str(side) for side in shape)
+        raise FormatError(f"{path}: {sizes} values, expected at most {MAX_PIXELS:,} pixels; cut it down")
+
+
+def _read_png(path: Path, content: bytes) -> _Raw:
+    header = check_png(path, content)
+    _too_large(path, (header.width, header.height))
+    found = f"{header.bits}-bit PNG with {header.channels} channels"
+    if (
+        header.palette
+        or header.bits not in (8, 16)
+        or (header.channels, header.bits)
+        not in (
+            (1, 8),
+            (1, 16),
+            (3, 8),
+        )
+    ):
+        found = f"{header.bits}-bit palette PNG" if header.palette else found
+        raise FormatError(
+            f"{path}: {found}, expected 16-bit grey (mm), 8-bit grey (with --depth-scale) or NYU's packed RGB"
+        )
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
+        raise FormatError(f"{path}: the PNG cannot be decoded; copy it again")
+    if header.channels == 1:
+        return pixels, None, header.bits == 16
+    blue, green, red = (pixels[..., channel] for channel in range(3))  # OpenCV's order
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        raise FormatError(
+            f"{path}: 8-bit RGB PNG whose three channels are equal: a grey picture, not NYU's packed depth; "
+            "save one channel and give --depth-scale, or save 16-bit mm"
+        )
+    packed = green.astype(np.float32) * 256 + blue
+    if (packed > FARTHEST_MM).mean() > 0.01:
+        raise FormatError(
+            f"{path}: 8-bit RGB PNG that is no NYU depth (256 G + B gives up to {packed.max():.0f} mm); "
+            "a colour picture? predict needs the depth frame"
+        )
+    return packed, NYU_CAMERA, True
+
+
+def _read_npy(path: Path, content: bytes) -> _Raw:
+    if not content.startswith(b"\x93NUMPY"):
+        raise FormatError(f"{path}: {_kind(content)}, expected a NumPy .npy file as the name says")
+    return _read_array(path, io.BytesIO(content)), None, True
+
+
+def _read_npz(path: Path, content: bytes) -> _Raw:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
+            preferred = [name for name in ("depth_mm", "depth") if name in names]
+            chosen = preferred[0] if preferred else None
+            if chosen is None and len(names) == 1:
+                chosen = names[0]
+            if chosen is None:
+                listed = ", ".join(sorted(names)[:8]) or "none"
+                raise FormatError(
+                    f"{path}: arrays {listed}; expected one named depth_mm or depth, or only one"
+                )
+            with archive.open(chosen + ".npy") as file:
+                return _read_array(path, file), None, True
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise FormatError(
+            f"{path}: {_kind(content)} that is damaged or no .npz ({error}); copy or save it again"
+        ) from error
+
+
+def _read_array(path: Path, file: IO[bytes]) -> np.ndarray:
+    """One array in NumPy's format, its header checked before anything is allocated; never unpickled."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(f"format version {version}")
+        shape, fortran, dtype = read_header(file)
+    except (ValueError, SyntaxError, KeyError, TypeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise FormatError(f"{path}: the header of the NumPy array is damaged ({reason})") from error
+    if dtype.kind not in "fiu":
+        raise FormatError(f"{path}: array of {dtype}, expected numbers in millimetres")
+    if len(shape) != 2:
+        raise FormatError(
+            f"{path}: array of shape {shape}, expected one depth frame of shape (height, width)"
+        )
+    _too_large(path, shape)
+    wanted = int(shape[0]) * int(shape[1]) * dtype.itemsize
+    data = file.read(wanted)
+    if len(data) < wanted:
+        raise FormatError(f"{path}: cut short, {len(data)} of {wanted} bytes of the array; copy it again")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _read_msra(path: Path, content: bytes) -> _Raw:
+    if len(content) < 24:
+        raise FormatError(f"{path}: {len(content)} bytes, expected MSRA's header of 24; copy it again")
+    width, height, left, top, right, bottom = struct.unpack_from("<6I", content)
+    if (width, height) != _MSRA_SIZE:
+        raise FormatError(
+            f"{path}: the header says {width}x{height}, expected MSRA's 320x240; is it an MSRA .bin?"
+        )
+    if not (left <= right <= width and top <= bottom <= height):
+        raise FormatError(
+            f"{path}: the header's box {left},{top} to {right},{bottom} is not inside {width}x{height}"
+        )
+    wanted = 24 + 4 * (right - left) * (bottom - top)
+    if wanted == 24:
+        raise FormatError(f"{path}: the header's box is empty, so the frame holds no hand; leave it out")
+    if len(content) != wanted:
+        raise FormatError(f"{path}: {len(content)} bytes, expected {wanted} by its header; copy it again")
+    frame = np.zeros((height, width), np.float32)
+    box = np.frombuffer(content, "<f4", offset=24).reshape(bottom - top, right - left)
+    frame[top:bottom, left:right] = box
+    return frame, MSRA_CAMERA, True
