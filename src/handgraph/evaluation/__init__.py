@@ -1,0 +1,1 @@
+"""Measures of how far predicted hands are from true ones."""

@@ -1,0 +1,194 @@
+"""One file format for shipped weights and training checkpoints: a safetensors file that explains itself.
+
+The header's metadata entry `handgraph` is a JSON document (format version, system, config, units, how it was
+trained), so that a file can be loaded without being told what it is. Tensors carry the module's own names.
+A training checkpoint is the same file with further tensors under `training/` (optimiser state, and the raw
+weights where the plain names hold their running mean) and a `training` entry in the JSON; whoever only wants
+to predict never reads those. Nothing in it is executed when read.
+
+A file is written beside its place, flushed to disk and renamed, so that a reader sees the old one or the new
+one and never a part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from handgraph.errors import CheckpointError, ConfigError, HandgraphError
+from handgraph.training.recipe import build
+
+FORMAT_VERSION = 1
+TRAINING = "training/"
+UNITS = (
+    "millimetres; camera frame x right, y down, z forward; 21 joints from wrist over thumb to little finger"
+)
+
+
+def find_system(name: str) -> ModuleType:
+    """The module `handgraph.systems.NAME`. Raises ConfigError where there is none."""
+    try:
+        if not name.isidentifier() or name.startswith("_"):
+            raise ModuleNotFoundError(name=f"handgraph.systems.{name}")
+        return import_module(f"handgraph.systems.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"handgraph.systems.{name}":
+            raise  # the system exists, a part that it needs does not
+    from handgraph import systems
+
+    raise ConfigError(f"unknown system {name!r}, expected one of {', '.join(systems.names())}")
+
+
+def save_weights(
+    path: str | Path,
+    module: nn.Module,
+    system: str,
+    config: Any,
+    *,
+    half: bool = False,
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a module's weights with everything `load_system` needs.
+
+    `config` is the system's `Config`; `meta` adds JSON-serialisable entries, such as what it was trained on.
+    With `half`, parameters are stored as float16; statistics of batch normalisation stay float32, since
+    variances can fall below what float16 holds. Raises CheckpointError where a weight does not fit float16.
+    """
+    tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+    if half:
+        for name, parameter in module.named_parameters():
+            tensors[name] = parameter.detach().half()
+            if not torch.isfinite(tensors[name]).all():
+                raise CheckpointError(f"{path}: {name} does not fit float16, save it without half")
+    write(path, tensors, {"system": system, "config": asdict(config), **(meta or {})})
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and their JSON description to `path`, whole or not at all."""
+    header = {"format_version": FORMAT_VERSION, "units": UNITS, **meta}
+    content = safetensors_bytes(
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+        {"handgraph": json.dumps(header)},
+    )
+    write_atomically(Path(path), content)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside, flush to disk, rename: at no moment is there a partial file under the final name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """The JSON description of a weights file, without its tensors. Raises CheckpointError."""
+    return _read(_resolve(path), lambda name: False)[1]
+
+
+def read_training(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors and the description of a training checkpoint. Raises CheckpointError for plain weights."""
+    tensors, meta = _read(_resolve(path), lambda name: True)
+    if "training" not in meta:
+        raise CheckpointError(f"{path}: holds weights only, no training state to resume from")
+    return tensors, meta
+
+
+def load_system(path: str | Path) -> tuple[nn.Module, str, Any, dict[str, Any]]:
+    """Build the system that a weights file or checkpoint describes and fill in its weights.
+
+    `path` may leave out `.safetensors`, as in `run/last`. Returns the module in evaluation mode on the CPU in
+    float32, the system's name, its `Config` and the whole description. Raises CheckpointError for a file that
+    is missing, damaged, of an unknown system or of another architecture.
+    """
+    file = _resolve(path)
+    tensors, meta = _read(file, lambda name: not name.startswith(TRAINING))
+    try:
+        name = str(meta["system"])
+        config = build(find_system(name).Config, meta["config"], file.name, "config")
+        module = config.build()
+    except KeyError as error:
+        raise CheckpointError(f"{file}: its description lacks {error}") from None
+    except CheckpointError:
+        raise
+    except HandgraphError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+    load_into(module, tensors, str(file))
+    return module.eval(), name, config, meta
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Fill a module's weights. Raises CheckpointError unless names and shapes all agree."""
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in tensors]
+    unexpected = [name for name in tensors if name not in wanted]
+    if missing or unexpected:
+        parts = [
+            f"{len(names)} {kind} (first: {names[0]})"
+            for kind, names in (("missing", missing), ("unexpected", unexpected))
+            if names
+        ]
+        raise CheckpointError(
+            f"{source}: weights of another architecture, of {len(wanted)} tensors {', '.join(parts)}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{source}: weights of another architecture, {name} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(wanted[name].shape)}"
+            )
+    module.load_state_dict(dict(tensors))
+
+
+def _resolve(path: str | Path) -> Path:
+    path = Path(path)
+    if path.is_file():
+        return path
+    named = path.with_name(path.name + ".safetensors")
+    if named.is_file():
+        return named
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder, expected a weights file such as {path / 'last'}")
+    raise CheckpointError(f"{path}: no such weights file, nor {named.name} beside it")
+
+
+def _read(file: Path, wanted: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            header = (opened.metadata() or {}).get("handgraph")
+            tensors = {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file}: not a whole safetensors file ({reason})") from None
+    if header is None:
+        raise CheckpointError(
+            f"{file}: safetensors without handgraph's description, not written by handgraph"
+        )
+    try:
+        meta = json.loads(header)
+    except json.JSONDecodeError:
+        meta = None
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{file}: its description is not a JSON object")
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file}: format version {meta.get('format_version')}, this handgraph reads {FORMAT_VERSION}"
+        )
+    return tensors, meta

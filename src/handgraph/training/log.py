@@ -1,0 +1,143 @@
+"""What a run leaves to read: lines on stderr, `log.jsonl`, TensorBoard scalars and the picture of the curve."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from handgraph.training.checkpoint import write_atomically
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class RunLog:
+    """Writes a run's records. A silent one (`folder` None, for all processes but the first) writes nothing.
+
+    Every record holds `step`. A resumed run cuts the file back to the step it resumes from, so that no step
+    is there twice.
+    """
+
+    def __init__(self, folder: Path | None, step: int, steps: int) -> None:
+        self.folder = folder
+        self._said = time.monotonic()
+        if folder is None:
+            return
+        kept = [line for line in _lines(folder) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(folder / "log.jsonl", text.encode())
+        self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._tensorboard = _tensorboard(folder, step)
+        self._bar = tqdm(
+            total=steps,
+            initial=step,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+            unit="step",
+            dynamic_ncols=True,
+        )
+
+    def say(self, text: str) -> None:
+        """A line on stderr, beside the progress bar where there is one."""
+        if self.folder is not None:
+            self._bar.write(text, file=sys.stderr)
+
+    def step(self) -> None:
+        """Move the progress bar on by a step."""
+        if self.folder is not None:
+            self._bar.update()
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Record `values` of one step under `kind` (`train` or `validation`)."""
+        if self.folder is None:
+            return
+        # JSON has no NaN: what is not a number is null.
+        plain = {name: None if _is_nan(value) else value for name, value in values.items()}
+        self._file.write(json.dumps({"kind": kind, "step": step, **plain}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if self._tensorboard is not None and isinstance(value, int | float):
+                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "validation" or time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            if kind == "validation" or self._bar.disable:
+                self.say(f"step {step}: {kind} " + ", ".join(f"{n} {_short(v)}" for n, v in values.items()))
+            self._said = time.monotonic()
+
+    def draw(self) -> None:
+        """Draw `curve.png` from the log: training loss and the validation's first number over the steps."""
+        if self.folder is not None:
+            draw_curve(self.folder)
+
+    def close(self) -> None:
+        """Close the files."""
+        if self.folder is not None:
+            self._bar.close()
+            self._file.close()
+            if self._tensorboard is not None:
+                self._tensorboard.close()
+
+
+def draw_curve(run: Path) -> None:
+    """Draw `curve.png` of a run from its `log.jsonl`. Without matplotlib there is no picture."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    lines = _lines(run)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    left = figure.subplots()
+    right = left.twinx()
+    for kind, name, axes, style in (
+        ("train", "loss", left, "C0-"),
+        ("validation", "loss", left, "C0o--"),
+        ("validation", "mpjpe_mm", right, "C1o-"),
+    ):
+        points = [
+            (line["step"], line[name])
+            for line in lines
+            if line["kind"] == kind and line.get(name) is not None
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=f"{kind} {name}", markersize=3)
+    left.set(xlabel="optimiser step", ylabel="loss", yscale="log")
+    right.set(ylabel="mean joint error (mm)")
+    figure.legend(loc="outside upper center", ncols=3)
+    canvas.draw()
+    part = run / ".curve.png.part"
+    figure.savefig(part, format="png", dpi=120)
+    part.replace(run / "curve.png")
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    """The records of a log; a last line torn off by a crash is left out."""
+    path, records = run / "log.jsonl", []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return records
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
