@@ -1,0 +1,97 @@
+"""Where to put the crop cube: published centre files, or the centre of mass of the depth itself."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from handgraph.camera import PinholeCamera
+from handgraph.datasets.files import parse_floats, read_lines
+from handgraph.errors import FormatError, InputError
+
+# A centre is the middle of the hand: farther than this from its joints it belongs to another frame.
+_FAR_FROM_JOINTS_MM = 120.0
+
+
+def read_centers(
+    path: Path,
+    camera: PinholeCamera,
+    mean_joint_mm: Float[np.ndarray, "n 3"],
+    *,
+    axis_signs: tuple[float, float, float],
+    form: str | None = None,
+) -> Float[np.ndarray, "n 3"]:
+    """The crop centres of a published file, one a frame, in the camera frame (mm, y down).
+
+    `form` is `xyz` (V2V-PoseNet, `center_*_refined.txt`: mm in the dataset's own axes, or the word
+    `invalid`, which becomes NaN) or `uvd` (region ensemble network, `*_center.txt`: px, px, mm); None
+    takes it from the file's name. `axis_signs` turn the dataset's axes to the camera frame.
+    `mean_joint_mm` is the middle of each frame's labels. Centres that lie far from it, or nearer to it
+    with y turned over, are those of another split or another form: FormatError.
+    """
+    if form is None:
+        form = {True: "xyz", False: "uvd"}.get(path.stem.endswith("_refined"))
+        if not path.stem.endswith(("_refined", "_center")):
+            raise InputError(
+                f"{path}: say centers_form='xyz' (mm in the dataset's axes) or 'uvd' (px, px, mm)"
+            )
+    lines = read_lines(path)
+    frames = len(mean_joint_mm)
+    if len(lines) != frames:
+        raise FormatError(f"{path}: {len(lines)} centres, but the split has {frames} frames")
+    rows = np.full((frames, 3), np.nan)
+    valid = [index for index, line in enumerate(lines) if "invalid" not in line]
+    rows[valid] = parse_floats(path, [lines[index] for index in valid], 3)
+    centers = camera.xyz_from_uvd(rows) if form == "uvd" else rows * np.asarray(axis_signs)
+    if valid:
+        distance, turned = (
+            float(np.median(np.linalg.norm(centers[valid] * signs - mean_joint_mm[valid], axis=-1)))
+            for signs in ((1.0, 1.0, 1.0), (1.0, -1.0, 1.0))
+        )
+        if distance > _FAR_FROM_JOINTS_MM or turned < distance / 2:
+            raise FormatError(
+                f"{path}: read as {form}, the centres lie {distance:.0f} mm from the labels' middle "
+                f"({turned:.0f} mm with y turned over); another split's file, or another form"
+            )
+    return centers
+
+
+def center_of_depth(
+    depth_mm: Float[np.ndarray, "h w"],
+    camera: PinholeCamera,
+    start_mm: Float[np.ndarray, " 3"] | None,
+    cube_mm: float,
+    *,
+    near_mm: float = 10.0,
+    far_mm: float = 1500.0,
+    rounds: int = 10,
+) -> Float[np.ndarray, " 3"] | None:
+    """The refined centre of mass of DeepPrior++ (its centre before the correcting network), mm, y down.
+
+    Starts at `start_mm`, or at the centre of mass of all depth from `near_mm` to `far_mm`, and moves to
+    the centre of mass of the depth inside the cube around itself until it stays. None where there is no
+    depth to weigh.
+    """
+    left, top = 0, 0
+    if start_mm is not None:  # the cube wanders less than its own side: weigh only the pixels in its reach
+        x, y, z = (float(value) for value in start_mm)
+        u, v = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
+        reach_u, reach_v = camera.fx * cube_mm / z, camera.fy * cube_mm / z
+        left, top = max(int(u - reach_u), 0), max(int(v - reach_v), 0)
+        depth_mm = depth_mm[top : max(int(v + reach_v) + 1, 0), left : max(int(u + reach_u) + 1, 0)]
+    rows, columns = np.nonzero((depth_mm >= near_mm) & (depth_mm <= far_mm))
+    if not rows.size:
+        return None
+    pixels = np.stack([columns + left, rows + top, depth_mm[rows, columns]], axis=-1)
+    points = camera.xyz_from_uvd(pixels.astype(np.float64))
+    center = points.mean(axis=0) if start_mm is None else np.asarray(start_mm, dtype=np.float64)
+    for _ in range(rounds):
+        inside = (np.abs(points - center) <= cube_mm / 2).all(axis=-1)
+        if not inside.any():
+            return None
+        moved = points[inside].mean(axis=0)
+        settled = bool(np.linalg.norm(moved - center) < 0.5)
+        center = moved
+        if settled:
+            break
+    return center

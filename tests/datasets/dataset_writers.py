@@ -1,0 +1,66 @@
+"""Writes a few synthetic frames of each dataset in the form in which it is distributed."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+NYU_FOCAL = np.array([588.036865, 587.075073])
+
+
+def hand_blob(random, focal, center_px, size, depth_mm, joints):
+    """A depth frame with a blob, and joints inside it: (H, W) float mm, (J, 3) uvd in pixels and mm."""
+    width, height = size
+    u, v = center_px + random.uniform(-8, 8, 2)
+    radius = 70.0 * focal[0] / depth_mm  # 70 mm
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    squared = ((columns - u) ** 2 + (rows - v) ** 2) / radius**2
+    tilt = 100 * (columns - u) / radius  # so that no turn of the picture leaves it the same
+    depth = np.where(squared < 1, depth_mm + tilt - 30 * np.sqrt(np.clip(1 - squared, 0, 1)), 0)
+    angle, r = random.uniform(0, 2 * np.pi, joints), random.uniform(0.1, 0.8, joints) * radius
+    uvd = np.stack(
+        [u + r * np.cos(angle), v + r * np.sin(angle), depth_mm + random.uniform(-20, 20, joints)], -1
+    )
+    return np.round(depth), uvd
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+
+
+def write_nyu(root: Path, frames: int = 3, part: str = "test", seed: int = 0, views: int = 3):
+    """dataset/<part>/ with view 1 frames and joint_data.mat; returns the truth: (depth, uvd) a frame.
+
+    Beyond the third frame the files are links to the third, so that a long split costs nothing.
+    """
+    from scipy.io import savemat
+
+    random = np.random.default_rng(seed)
+    folder = root / "dataset" / part
+    folder.mkdir(parents=True, exist_ok=True)
+    uvd = np.zeros((views, frames, 36, 3))
+    xyz = np.zeros_like(uvd)
+    depths = []
+    for frame in range(frames):
+        path = folder / f"depth_1_{frame + 1:07d}.png"
+        if frame < 3:
+            depth, uvd[0, frame] = hand_blob(random, NYU_FOCAL, (330, 250), (640, 480), 750.0, 36)
+            depth[:40] = 1600  # a wall behind
+            packed = np.empty((480, 640, 3), np.uint8)
+            packed[..., 2] = random.integers(0, 256, (480, 640), dtype=np.uint8)  # red carries nothing
+            packed[..., 1], packed[..., 0] = depth.astype(np.uint16) >> 8, depth.astype(np.uint16) & 255
+            write_png(path, packed)
+        else:
+            depth, uvd[0, frame] = depths[-1], uvd[0, frame - 1]
+            path.hardlink_to(folder / "depth_1_0000003.png")
+        depths.append(depth)
+    u, v, d = np.moveaxis(uvd, -1, 0)
+    xyz[:] = np.stack([(u - 320) * d / NYU_FOCAL[0], (240 - v) * d / NYU_FOCAL[1], d], -1)
+    names = np.array([f"J{index}" for index in range(36)], dtype=object)
+    savemat(
+        folder / "joint_data.mat",
+        {"joint_names": names, "joint_uvd": uvd, "joint_xyz": xyz},
+        do_compression=True,
+    )
+    return depths, uvd[0]
