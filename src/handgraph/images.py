@@ -264,7 +264,7 @@ def _read_npz(path: Path, content: bytes) -> _Raw:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
             preferred = [name for name in ("depth_mm", "depth") if name in names]
-            chosen = preferred[0] if preferred else None
+            chosen: str | None = preferred[0] if preferred else None
             if chosen is None and len(names) == 1:
                 chosen = names[0]
             if chosen is None:

@@ -1,0 +1,339 @@
+"""Finding hands in a depth frame without a network: where the arm ends.
+
+A hand is the far end of something arm-like: of a connected surface, the end that lies farthest, along the
+surface, from where it enters the frame or from the body it belongs to. The steps, all in millimetres on a
+grid of about 160 columns:
+
+1. take away dominant planes (tables, walls) with RANSAC; what lies behind a large one goes too;
+2. connected surfaces: neighbouring pixels belong together unless the depth jumps between them;
+3. the ends of each surface, by geodesic distance from the border of the frame or from its thickest part
+   (Plagemann, Ganapathi, Koller, Thrun: Real-time identification and localization of body parts from depth
+   images, ICRA 2010, find extremities so);
+4. at each end the palm: the widest inscribed circle within a hand's length;
+5. the hand: what lies around the palm, without the arm beyond the wrist; its mean is the centre.
+
+Each end becomes a `Candidate`, ordered by how hand-like it is. There may be several (an elbow, a head, a
+second hand): whoever can judge better, such as a trained network, tries them in turn.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numba as nb
+import numpy as np
+from jaxtyping import Bool, Float
+
+from handgraph.camera import PinholeCamera
+from handgraph.errors import InputError
+
+CUBE_MM = 250.0
+"""Side of the cube around a hand: a stretched adult hand in any direction, with some room."""
+BEYOND_MM = 2_500.0
+"""A depth camera shows a hand that is farther away in too few pixels."""
+
+_GRID_COLUMNS = 160
+_REACH_MM = 200.0
+"""From the outermost fingertip of a long stretched hand to its wrist, along the surface."""
+_HAND_RADIUS_MM = 115.0
+"""From the middle of the palm to the outermost fingertip."""
+_WRIST_MM = 65.0
+"""From the middle of the palm to the wrist."""
+_PALM_MM = (17.0, 60.0)
+"""Radius of the widest circle inside a hand's silhouette: seen edge on, and the most a fist has."""
+_AREA_MM2 = (2_000.0, 30_000.0)
+"""Visible surface of a hand, roughly: a distant fist, and more than a stretched hand."""
+_APART_MM = 70.0
+"""Two candidates nearer than this are the same hand."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Where a hand may be.
+
+    center_xyz_mm  (3,) mean of the hand's visible surface in the camera frame
+    cube_mm        side of the depth cube to crop around it
+    box_px         x, y, w, h of its visible surface in the image
+    score          in [0, 1]: how hand-like its size and surroundings are; no probability
+    """
+
+    center_xyz_mm: Float[np.ndarray, " 3"]
+    cube_mm: float
+    box_px: tuple[float, float, float, float]
+    score: float
+
+
+def find_hands(
+    depth_mm: Float[np.ndarray, "h w"],
+    camera: PinholeCamera,
+    *,
+    box_px: tuple[float, float, float, float] | None = None,
+    limit: int = 4,
+) -> list[Candidate]:
+    """Places that look like a hand, the most plausible first; an empty list when nothing does.
+
+    `depth_mm` is in mm with 0 for no reading. With `box_px` (x, y, w, h) only that part of the frame counts,
+    and whatever surface in it is nearest becomes the candidate when nothing looks like a hand.
+    Raises InputError for a box outside the frame.
+    """
+    if box_px is not None:
+        depth_mm = _inside(depth_mm, box_px)
+    step = max(1, round(depth_mm.shape[1] / _GRID_COLUMNS))
+    if box_px is not None:  # a small box deserves a finer grid
+        step = max(1, min(step, round(box_px[2] / 80)))
+    depth = np.ascontiguousarray(depth_mm[::step, ::step], dtype=np.float32)
+    grid_camera = PinholeCamera(camera.fx / step, camera.fy / step, camera.cx / step, camera.cy / step)
+    valid = (depth > 0) & (depth < BEYOND_MM)
+    if not valid.any():
+        return []
+    xyz = _points(depth, grid_camera)
+    surface = valid & ~_planes(xyz, valid) if box_px is None else valid
+    candidates = []
+    for component in _components(depth, surface, grid_camera):
+        candidates += _ends(component, depth, xyz, grid_camera, step)
+    if not candidates and box_px is not None:
+        candidates = [_nearest(depth, xyz, valid, step)]
+    return _distinct(candidates)[:limit]
+
+
+def _inside(depth_mm: np.ndarray, box_px: tuple[float, float, float, float]) -> np.ndarray:
+    height, width = depth_mm.shape
+    x, y, w, h = box_px
+    if not np.isfinite(box_px).all() or w <= 0 or h <= 0:
+        raise InputError(f"box {box_px}: expected x,y,w,h in pixels with w and h above zero")
+    left, top, right, bottom = max(0, int(x)), max(0, int(y)), int(np.ceil(x + w)), int(np.ceil(y + h))
+    if left >= width or top >= height or right <= 0 or bottom <= 0:
+        raise InputError(f"box {box_px}: lies outside the frame of {width}x{height} pixels")
+    only = np.zeros_like(depth_mm)
+    only[top:bottom, left:right] = depth_mm[top:bottom, left:right]
+    return only
+
+
+def _points(depth: np.ndarray, camera: PinholeCamera) -> Float[np.ndarray, "h w 3"]:
+    height, width = depth.shape
+    x = (np.arange(width, dtype=np.float32) - np.float32(camera.cx)) / np.float32(camera.fx)
+    y = (np.arange(height, dtype=np.float32) - np.float32(camera.cy)) / np.float32(camera.fy)
+    return np.stack([x * depth, y[:, None] * depth, depth], axis=-1)
+
+
+def _planes(xyz: np.ndarray, valid: np.ndarray, most: int = 3) -> Bool[np.ndarray, "h w"]:
+    """Pixels of dominant planes, and of what lies behind the largest ones.
+
+    A plane counts when it covers a large part of the readings and more than a torso's width of surface, so
+    that the palm of a hand that fills the frame is none.
+    """
+    gone = np.zeros_like(valid)
+    readings = int(valid.sum())
+    rng = np.random.default_rng(0)  # the same frame always gives the same answer
+    for _ in range(most):
+        left = np.flatnonzero(valid & ~gone)
+        if len(left) < 0.2 * readings:
+            break
+        points = xyz.reshape(-1, 3)[left]
+        sample = points[rng.integers(0, len(points), 600)]
+        a, b, c = (sample[rng.integers(0, len(sample), 120)] for _ in range(3))
+        normal = np.cross(b - a, c - a)
+        length = np.linalg.norm(normal, axis=1)
+        normal, a = normal[length > 1e3] / length[length > 1e3, None], a[length > 1e3]
+        if not len(normal):
+            break
+        offset = (normal * a).sum(axis=1)
+        near = np.abs(sample @ normal.T - offset) < 10.0
+        best = int(near.sum(axis=0).argmax())
+        inliers = sample[near[:, best]]
+        if len(inliers) < 0.2 * len(sample):
+            break
+        # Refit to the inliers: the normal is the direction in which they spread least.
+        middle = inliers.mean(axis=0)
+        _, spread, axes = np.linalg.svd(inliers - middle, full_matrices=False)
+        plane = axes[2] if axes[2] @ middle > 0 else -axes[2]  # points away from the camera
+        distance = (xyz.reshape(-1, 3) - middle) @ plane
+        distance = distance.reshape(valid.shape)
+        # Standard deviations along the plane of a uniformly covered square of 400 mm are 115 mm.
+        sides = spread[:2] / np.sqrt(len(inliers))
+        share = len(inliers) / len(sample) * len(left) / readings
+        if sides[1] < 90.0 or share < 0.15:
+            break
+        thickness = np.where(xyz[..., 2] > 900, 16.0, 11.0)
+        gone |= valid & (np.abs(distance) < thickness)
+        if share > 0.35:
+            gone |= valid & (distance > 0)
+    return gone
+
+
+def _components(depth: np.ndarray, surface: np.ndarray, camera: PinholeCamera) -> list[np.ndarray]:
+    """Masks of the connected surfaces that are large enough for a hand, nearest first, at most six.
+
+    Neighbouring pixels belong together unless depth jumps by more than the steepest slope a surface shows.
+    A grid of twice the size, with the links between pixels as pixels of their own, turns that into the
+    connected components of a binary picture.
+    """
+    height, width = depth.shape
+    spacing = depth / np.float32(min(camera.fx, camera.fy))
+    links = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
+    links[::2, ::2] = surface
+    for axis in (0, 1):
+        ahead, behind = [slice(None)] * 2, [slice(None)] * 2
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        a, b = tuple(ahead), tuple(behind)
+        link = surface[a] & surface[b] & (np.abs(depth[a] - depth[b]) < 6.0 + 3.0 * spacing[b])
+        links[(slice(1, None, 2), slice(None, None, 2))[:: 1 if axis == 0 else -1]] = link
+    count, labels = cv2.connectedComponents(links, connectivity=4, ltype=cv2.CV_32S)
+    labels = labels[::2, ::2]
+    area = np.bincount(labels.ravel(), weights=(spacing * spacing).ravel(), minlength=count)
+    area[0] = 0
+    large = [label for label in np.flatnonzero(area > _AREA_MM2[0])]
+    masks = [labels == label for label in large]
+    masks.sort(key=lambda mask: float(np.percentile(depth[mask], 10)))
+    return masks[:6]
+
+
+def _ends(
+    mask: np.ndarray, depth: np.ndarray, xyz: np.ndarray, camera: PinholeCamera, step: int
+) -> list[Candidate]:
+    """The candidates at the ends of one surface."""
+    millimetres = depth / np.float32(np.sqrt(camera.fx * camera.fy))
+    framed = np.pad(mask.astype(np.uint8), 1)  # outside the frame counts as outside the silhouette
+    radius = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1] * millimetres
+    border = np.zeros_like(mask)
+    border[[0, -1]] = border[:, [0, -1]] = True
+    roots = mask & border
+    if (millimetres[roots]).sum() < 25.0:  # no arm enters here
+        roots = np.zeros_like(mask)
+        roots.flat[np.where(mask, radius, 0).argmax()] = True
+    candidates = []
+    blocked = np.where(mask, np.float32(np.inf), np.float32(-1))
+    distance = _geodesic(xyz, blocked, roots, np.float32(np.inf))
+    for _ in range(3):
+        reached = np.where(mask & np.isfinite(distance), distance, -1)
+        tip = int(reached.argmax())
+        if reached.flat[tip] < 60.0 and candidates:
+            break
+        start = np.zeros_like(mask)
+        start.flat[tip] = True
+        from_tip = _geodesic(xyz, blocked, start, np.float32(_REACH_MM + 120))
+        candidate = _hand_at(from_tip, radius, depth, xyz, millimetres, float(reached.flat[tip]), step)
+        if candidate is not None:
+            candidates.append(candidate)
+        distance = np.minimum(distance, _geodesic(xyz, blocked, start, np.float32(np.inf)))
+    return candidates
+
+
+def _hand_at(
+    from_tip: np.ndarray,
+    radius: np.ndarray,
+    depth: np.ndarray,
+    xyz: np.ndarray,
+    millimetres: np.ndarray,
+    from_root: float,
+    step: int,
+) -> Candidate | None:
+    """Judge the end of a surface whose pixels lie `from_tip` mm from its outermost point."""
+    near = from_tip < _REACH_MM
+    # The widest place; of two as wide the one nearer the tip, since forearms widen towards the elbow.
+    palm = int(np.where(near, radius - 0.08 * from_tip, -np.inf).argmax())
+    palm_radius, palm_distance = float(radius.flat[palm]), float(from_tip.flat[palm])
+    if palm_radius < _PALM_MM[0] / 2:
+        return None
+    around = np.linalg.norm(xyz - xyz.reshape(-1, 3)[palm], axis=-1) < _HAND_RADIUS_MM
+    hand = around & (from_tip < palm_distance + _WRIST_MM) & np.isfinite(from_tip)
+    area = float((millimetres[hand] ** 2).sum())
+    beyond = around & ~hand & np.isfinite(from_tip)
+    # The section beyond the wrist: its surface over its length is the width of what the hand hangs on.
+    ring = (from_tip > palm_distance + _WRIST_MM) & (from_tip < palm_distance + _WRIST_MM + 40)
+    width = float((millimetres[ring] ** 2).sum()) / 40
+    rows, columns = np.nonzero(hand)
+    silhouette = cv2.convexHull(np.column_stack([columns, rows]).astype(np.int32))
+    solidity = len(rows) / max(cv2.contourArea(silhouette), 1.0)
+    score = (
+        _within(area, 3_500.0, 18_000.0)
+        * _within(palm_radius, 20.0, 48.0)
+        * _within(width, 0.0, 85.0)
+        * (1.15 - 0.3 * min(solidity, 1.0))
+        * (1.0 if from_root > 150 else 0.7)
+        * float(np.exp(-depth.flat[palm] / 4000))
+    )
+    _ = beyond
+    center = xyz[hand].mean(axis=0).astype(np.float64)
+    box = (
+        float(columns.min() * step),
+        float(rows.min() * step),
+        float((np.ptp(columns) + 1) * step),
+        float((np.ptp(rows) + 1) * step),
+    )
+    return Candidate(center, CUBE_MM, box, min(score, 1.0))
+
+
+def _within(value: float, low: float, high: float) -> float:
+    """1 between the bounds, falling to 0 at half the lower one and at twice the higher one."""
+    below = 1.0 if value >= low else 2 * value / max(low, 1e-6) - 1
+    above = 1.0 if value <= high else 2 - value / high
+    return max(0.0, min(below, above))
+
+
+def _nearest(depth: np.ndarray, xyz: np.ndarray, valid: np.ndarray, step: int) -> Candidate:
+    """The nearest surface, when somebody has said that there is a hand."""
+    front = np.percentile(depth[valid], 10)
+    hand = valid & (np.abs(depth - front) < _HAND_RADIUS_MM)
+    rows, columns = np.nonzero(hand)
+    box = (
+        float(columns.min() * step),
+        float(rows.min() * step),
+        float((np.ptp(columns) + 1) * step),
+        float((np.ptp(rows) + 1) * step),
+    )
+    return Candidate(xyz[hand].mean(axis=0).astype(np.float64), CUBE_MM, box, 0.0)
+
+
+def _distinct(candidates: list[Candidate]) -> list[Candidate]:
+    """Best first, without those that a better one already covers."""
+    kept: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: -candidate.score):
+        if all(np.linalg.norm(candidate.center_xyz_mm - k.center_xyz_mm) > _APART_MM for k in kept):
+            kept.append(candidate)
+    return kept
+
+
+@nb.njit(cache=True, nogil=True)
+def _geodesic(
+    xyz: np.ndarray, blocked: np.ndarray, starts: np.ndarray, reach: np.float32
+) -> np.ndarray:  # pragma: no cover - compiled
+    """Distance in mm along the surface from any start pixel, infinite beyond `reach`.
+
+    Pixels with `blocked` < 0 are not on the surface. Shortest paths between the eight neighbours by
+    correcting labels from a queue, which on a grid of nearly equal steps visits a pixel hardly twice.
+    """
+    height, width = blocked.shape
+    distance = np.full((height, width), np.float32(np.inf))
+    queue = np.empty(height * width, np.int32)
+    queued = np.zeros(height * width, np.bool_)
+    head, count = 0, 0
+    for row in range(height):
+        for column in range(width):
+            if starts[row, column]:
+                distance[row, column] = 0
+                queue[count] = row * width + column
+                queued[row * width + column] = True
+                count += 1
+    while count > 0:
+        index = queue[head]
+        head = (head + 1) % len(queue)
+        count -= 1
+        queued[index] = False
+        row, column = index // width, index % width
+        here = distance[row, column]
+        for down in range(-1, 2):
+            for right in range(-1, 2):
+                r, c = row + down, column + right
+                if r < 0 or c < 0 or r >= height or c >= width or blocked[r, c] < 0:
+                    continue
+                x = xyz[r, c, 0] - xyz[row, column, 0]
+                y = xyz[r, c, 1] - xyz[row, column, 1]
+                z = xyz[r, c, 2] - xyz[row, column, 2]
+                there = here + np.sqrt(x * x + y * y + z * z)
+                if there < distance[r, c] and there < reach:
+                    distance[r, c] = there
+                    if not queued[r * width + c]:
+                        queued[r * width + c] = True
+                        queue[(head + count) % len(queue)] = r * width + c
+                        count += 1
+    return distance
