@@ -1,4 +1,4 @@
-"""Hourglass of bottleneck residuals (Newell et al. 2016) as in JGR-P2O: norm and ReLU follow a convolution."""
+"""Hourglass of bottleneck residuals (Newell et al. 2016) as in JGR-P2O: convolution, then norm, then ReLU."""
 
 import copy
 from typing import cast
@@ -12,7 +12,7 @@ from handgraph.networks.batch_norm import BatchNorm2d
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch normalisation and, unless told otherwise, ReLU. Keeps the size / stride."""
+    """Convolution without bias, batch normalisation and, unless told otherwise, ReLU; padded to keep size."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, relu: bool = True

@@ -34,9 +34,6 @@ from handgraph.hand import Hand
 from handgraph.networks.hourglass import ConvNorm, Hourglass, Residual, Stem
 from handgraph.schedule import Stage
 
-INPUTS = ("depth",)
-"""Entries of a training batch that the network takes, in order: crops (b, 1, s, s), background +1."""
-
 HUBER_DELTA = 0.01
 
 # A joint's confidence falls from 1 as the pixels disagree about it: it is one half at the first number
