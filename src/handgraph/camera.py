@@ -49,7 +49,7 @@ class PinholeCamera:
         return PinholeCamera(self.fx, self.fy, self.cx - left, self.cy - top)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # an array has no single truth value
 class Crop:
     """A square view of an image: where each of its pixels came from, and for depth which cube it spans.
 

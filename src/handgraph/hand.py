@@ -16,7 +16,7 @@ RELATIVE_FRAME = "relative to the wrist, scale unknown: x right, y down, z forwa
 ORDER = "21 joints: wrist (root), then thumb, index, middle, ring, little, each from the palm to the tip"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value: compare to_dict()
 class Hand:
     """One hand in one image.
 
@@ -48,10 +48,11 @@ class Hand:
     order: str = ORDER
 
     def __post_init__(self) -> None:
-        if self.side not in ("left", "right"):
-            raise FormatError(f"hand: side is {self.side!r}, expected 'left' or 'right'")
+        _side(self.side)
         if not 0 <= self.score <= 1:
             raise FormatError(f"hand: score is {self.score}, expected a number from 0 to 1")
+        if self.order != ORDER:
+            raise FormatError(f"hand: order is {self.order!r}, expected {ORDER!r}")
         joints = len(JOINT_NAMES)
         for name, expected in (
             ("keypoints_px", (joints, 2)),
@@ -65,7 +66,7 @@ class Hand:
             value = getattr(self, name)
             if value is None and name not in ("keypoints_px", "box_px"):
                 continue
-            array = np.asarray(value, dtype=np.float32)
+            array = _float32(name, value)
             fits = array.ndim == len(expected) and all(
                 want is None or want == got for want, got in zip(expected, array.shape, strict=True)
             )
@@ -107,28 +108,60 @@ class Hand:
         }
 
     @staticmethod
-    def from_dict(record: dict[str, Any]) -> "Hand":
+    def from_dict(record: Any) -> "Hand":
         """The inverse of `to_dict`. Raises FormatError naming the key that is missing or wrong."""
-        for key in ("side", "score", "keypoints_px", "box_px", "frame", "order"):
+        if not isinstance(record, dict):
+            raise FormatError(f"hand: expected an object, found {type(record).__name__}")
+        for key in ("side", "score", "joint_names", "keypoints_px", "box_px", "frame", "order"):
             if key not in record:
                 raise FormatError(f"hand: the key {key!r} is missing")
-        if "joint_names" in record and tuple(record["joint_names"]) != JOINT_NAMES:
+        names = record["joint_names"]
+        if not isinstance(names, list | tuple) or tuple(names) != JOINT_NAMES:
             raise FormatError("hand: joint_names are not the 21 canonical names in canonical order")
-        camera = record.get("camera")
-        try:
-            return Hand(
-                side=record["side"],
-                score=float(record["score"]),
-                keypoints_px=record["keypoints_px"],
-                box_px=record["box_px"],
-                joints_mm=record.get("joints_mm"),
-                vertices_mm=record.get("vertices_mm"),
-                pose=record.get("pose"),
-                shape=record.get("shape"),
-                confidence=record.get("confidence"),
-                camera=None if camera is None else PinholeCamera(**camera),
-                frame=record["frame"],
-                order=record["order"],
-            )
-        except (TypeError, ValueError) as error:
-            raise FormatError(f"hand: a value is not what its key promises ({error})") from error
+        optional = {
+            name: _float32(name, record[name])
+            for name in ("joints_mm", "vertices_mm", "pose", "shape", "confidence")
+            if record.get(name) is not None
+        }
+        return Hand(
+            side=_side(record["side"]),
+            score=_number("score", record["score"]),
+            keypoints_px=_float32("keypoints_px", record["keypoints_px"]),
+            box_px=_float32("box_px", record["box_px"]),
+            **optional,
+            camera=_camera(record.get("camera")),
+            frame=str(record["frame"]),
+            order=str(record["order"]),
+        )
+
+
+def _side(value: Any) -> Side:
+    if value == "left":
+        return "left"
+    if value == "right":
+        return "right"
+    raise FormatError(f"hand: side is {value!r}, expected 'left' or 'right'")
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"hand: {name} is not a number ({error})") from error
+
+
+def _float32(name: str, value: Any) -> np.ndarray:
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            return np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"hand: {name} is not an array of numbers ({error})") from error
+
+
+def _camera(record: Any) -> PinholeCamera | None:
+    if record is None:
+        return None
+    keys = ("fx", "fy", "cx", "cy")
+    if not isinstance(record, dict) or set(record) != set(keys):
+        raise FormatError(f"hand: camera is {record!r}, expected an object with the keys fx, fy, cx, cy")
+    return PinholeCamera(*(_number(f"camera {key}", record[key]) for key in keys))
