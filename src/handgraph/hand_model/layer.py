@@ -3,7 +3,7 @@
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -21,6 +21,15 @@ class HandMesh(NamedTuple):
     vertices_mm: Float[Tensor, "*batch V 3"]
     joints_mm: Float[Tensor, "*batch 21 3"]
     """Canonical order: wrist, then thumb to little finger, each from the palm to the tip."""
+
+
+class _Chain(NamedTuple):
+    """What the gradient of forward kinematics needs; joints in MANO's order, in `homogeneous` by level."""
+
+    negated: Float[Tensor, "n 16 3 1"]
+    homogeneous: Float[Tensor, "n 16 4 1"]
+    turned: Float[Tensor, "n 16 3 3"]
+    local: Float[Tensor, "n 16 4 4"]
 
 
 class HandLayer(nn.Module):
@@ -58,8 +67,11 @@ class HandLayer(nn.Module):
     _last_row: Tensor
     _mean_pose: Tensor
     _components: Tensor
+    _rotation_terms: Tensor
     _joint_order: Tensor
     _tips: Tensor
+    _level_of_joint: Tensor
+    _parent_level: Tensor
 
     def __init__(
         self,
@@ -104,12 +116,12 @@ class HandLayer(nn.Module):
         # The kinematic chain yields its transforms by level: wrist, then first, second, third joints.
         by_level = [0, *range(1, 16, 3), *range(2, 16, 3), *range(3, 16, 3)]
         constant("_weights", weights.T[by_level])
-        # Rest joints are affine in the shape, so they need no vertices. Homogeneous, first in MANO's
-        # order, then by level: (1 + 10, 32·4).
-        rest = torch.cat([template.unsqueeze(0), shape_directions]) @ regressor.T
-        rest = nn.functional.pad(rest.mT, (0, 1))
-        rest[0, :, 3] = 1
-        rest = torch.cat([rest, rest[:, by_level]], dim=1).flatten(1)
+        # Rest joints are affine in the shape, so they need no vertices: (1 + 10) × 112, the negated joints
+        # in MANO's order (16·3), then homogeneous by level (16·4).
+        rest = (torch.cat([template.unsqueeze(0), shape_directions]) @ regressor.T).mT
+        homogeneous = nn.functional.pad(rest[:, by_level], (0, 1))
+        homogeneous[0, :, 3] = 1
+        rest = torch.cat([-rest.flatten(1), homogeneous.flatten(1)], dim=1)
         constant("_joint_template", rest[0])
         constant("_joint_directions", rest[1:])
         # The fingertips alone, for `joints`.
@@ -118,14 +130,20 @@ class HandLayer(nn.Module):
         constant("_tip_weights", weights.T[by_level][:, tips])
         constant("_identity", torch.eye(3))
         constant("_last_row", torch.tensor([0.0, 0.0, 0.0, 1.0]))
+        constant("_rotation_terms", torch.tensor(_ROTATION_TERMS))
         mean = torch.zeros(45) if flat_hand_mean else torch.tensor(model.hands_mean)
         constant("_mean_pose", torch.cat([torch.zeros(3), mean]))
         self._has_mean = not flat_hand_mean
         constant("_components", torch.tensor(model.hands_components[:components]))
         # Canonical joint ← (by-level model joints, fingertips thumb…little).
         joint_order = [by_level.index(j) if j < 16 else j for j in MANO.gather.tolist()]
-        self.register_buffer("_joint_order", torch.tensor(joint_order), persistent=False)
-        self.register_buffer("_tips", tips, persistent=False)
+        self._index("_joint_order", joint_order)
+        self._index("_tips", tips.tolist())
+        self._index("_level_of_joint", [by_level.index(joint) for joint in range(16)])
+        self._index("_parent_level", [0] * 6 + list(range(1, 11)))
+
+    def _index(self, name: str, values: list[int]) -> None:
+        self.register_buffer(name, torch.tensor(values), persistent=False)
 
     def forward(
         self,
@@ -142,7 +160,11 @@ class HandLayer(nn.Module):
                 (*batch, 3 + components).
             translation: mm, added to everything.
         """
-        return self.from_rotations(shape, self.rotations(pose), translation)
+        if _tracing():
+            rotations = self.rotations(pose)
+        else:
+            rotations = _Rotations.apply(self._axis_angle(pose), self._rotation_terms)
+        return self.from_rotations(shape, rotations, translation)
 
     def joints(
         self,
@@ -150,16 +172,22 @@ class HandLayer(nn.Module):
         pose: Float[Tensor, "*batch P"],
         translation: Float[Tensor, "*batch 3"] | None = None,
     ) -> Float[Tensor, "*batch 21 3"]:
-        """The joints alone, mm: what `forward` gives, but skinning five vertices instead of all."""
+        """The joints alone, mm: what `forward` gives, but skinning five vertices instead of all.
+
+        Plain operators throughout, so that `torch.func` and second derivatives work.
+        """
         return self.joints_from_rotations(shape, self.rotations(pose), translation)
 
     def rotations(self, pose: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch 16 3 3"]:
         """The rotation matrix of every joint, relative to its parent, from a pose as `forward` takes it."""
+        return _rotations(self._axis_angle(pose), self._rotation_terms)
+
+    def _axis_angle(self, pose: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch 16 3"]:
         if self.pose_space == "pca":
             pose = torch.cat([pose[..., :3], pose[..., 3:] @ self._components], dim=-1)
         if self._has_mean:
             pose = pose + self._mean_pose
-        return rotation_matrices(pose.unflatten(-1, (16, 3)))
+        return pose.unflatten(-1, (16, 3))
 
     def from_rotations(
         self,
@@ -168,13 +196,19 @@ class HandLayer(nn.Module):
         translation: Float[Tensor, "*batch 3"] | None = None,
     ) -> HandMesh:
         """As `forward`, from rotation matrices: the global one, then the 15 finger joints (MANO's order)."""
-        features, transforms, joints = self._chain(shape, rotations, translation)
-        tensors = (features, transforms, self._template, self._directions, self._weights, self._tips)
-        # Tracing needs plain operators; everything else is faster with the hand-written gradient.
-        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        vertices, tips = _skin_plainly(*tensors) if tracing else _Skin.apply(*tensors)
         batch = shape.shape[:-1]
-        return HandMesh(vertices.reshape(*batch, -1, 3), self._in_order(joints, tips).reshape(*batch, 21, 3))
+        inputs = (
+            shape.reshape(-1, 10),
+            rotations.reshape(-1, 16, 3, 3),
+            None if translation is None else translation.reshape(-1, 3),
+        )
+        if _tracing():
+            features, transforms, joints, _ = self._chain(*inputs)
+            vertices = _skin(features, transforms, self._template, self._directions, self._weights)
+            joints = self._in_order(joints, vertices[:, self._tips])
+        else:
+            vertices, joints = _Mesh.apply(self, *inputs)
+        return HandMesh(vertices.reshape(*batch, -1, 3), joints.reshape(*batch, 21, 3))
 
     def joints_from_rotations(
         self,
@@ -183,145 +217,226 @@ class HandLayer(nn.Module):
         translation: Float[Tensor, "*batch 3"] | None = None,
     ) -> Float[Tensor, "*batch 21 3"]:
         """As `joints`, from rotation matrices as `from_rotations` takes them."""
-        features, transforms, joints = self._chain(shape, rotations, translation)
-        tips, _ = _skin_plainly(
-            features, transforms, self._tip_template, self._tip_directions, self._tip_weights, None
+        features, transforms, joints, _ = self._chain(
+            shape.reshape(-1, 10),
+            rotations.reshape(-1, 16, 3, 3),
+            None if translation is None else translation.reshape(-1, 3),
         )
+        tips = _skin(features, transforms, self._tip_template, self._tip_directions, self._tip_weights)
         return self._in_order(joints, tips).reshape(*shape.shape[:-1], 21, 3)
 
-    def _in_order(self, joints: Float[Tensor, "n 16 3"], tips: Float[Tensor, "n 5 3"]) -> Tensor:
-        return torch.cat([joints, tips], dim=1)[:, self._joint_order]
+    def _in_order(
+        self, joints: Float[Tensor, "n 16 3"], tips: Float[Tensor, "n 5 3"]
+    ) -> Float[Tensor, "n 21 3"]:
+        return torch.cat([joints, tips], dim=1).index_select(1, self._joint_order)
 
     def _chain(
-        self, shape: Tensor, rotations: Tensor, translation: Tensor | None
-    ) -> tuple[Float[Tensor, "n 145"], Float[Tensor, "n 12 16"], Float[Tensor, "n 16 3"]]:
-        """From shape and rotations: blend-shape features, transforms of rest-space points, posed joints.
+        self,
+        shape: Float[Tensor, "n 10"],
+        rotations: Float[Tensor, "n 16 3 3"],
+        translation: Float[Tensor, "n 3"] | None,
+    ) -> tuple[Float[Tensor, "n 145"], Float[Tensor, "n 16 3 4"], Float[Tensor, "n 16 3"], _Chain]:
+        """Forward kinematics: blend-shape features, rest-to-posed transforms and posed joints, by level.
 
-        Transforms are 3×4 matrices laid out row by row with the joint last; joints stand in level order.
+        Last comes what the gradient needs.
         """
-        shape = shape.reshape(-1, 10)
-        rotations = rotations.reshape(-1, 16, 3, 3)
-        rest = torch.addmm(self._joint_template, shape, self._joint_directions).unflatten(1, (32, 4, 1))
+        rest = torch.addmm(self._joint_template, shape, self._joint_directions)
+        negated = rest[:, :48].unflatten(1, (16, 3, 1))
+        homogeneous = rest[:, 48:].unflatten(1, (16, 4, 1))
         turned = rotations - self._identity
         features = torch.cat([shape, turned[:, 1:].flatten(1)], dim=1)
         # A joint's local transform turns rest-space points about the joint's rest position:
         # x ↦ R x + (J − R J). Chained along the tree, these map the rest pose to the posed hand.
-        shift = turned @ rest[:, :16, :3]
+        shift = turned @ negated
         last_row = self._last_row.expand(len(shape), 16, 1, 4)
-        local = torch.cat([torch.cat([rotations, -shift], dim=3), last_row], dim=2)
+        local = torch.cat([torch.cat([rotations, shift], dim=3), last_row], dim=2)
         root = local[:, :1]
         if translation is not None:
-            root = root + nn.functional.pad(translation.reshape(-1, 1, 3, 1), (3, 0, 0, 1))
+            root = root + nn.functional.pad(translation.unflatten(1, (1, 3, 1)), (3, 0, 0, 1))
         # All fingers at once: wrist, then the first, second and third joints of the five fingers.
         first = root @ local[:, 1::3]
         second = first @ local[:, 2::3]
         third = second @ local[:, 3::3]
         transforms = torch.cat([root, first, second, third], dim=1)[:, :, :3]
-        joints = (transforms @ rest[:, 16:]).squeeze(3)
-        return features, transforms.flatten(2).mT, joints
+        joints = (transforms @ homogeneous).squeeze(3)
+        return features, transforms, joints, _Chain(negated, homogeneous, turned, local)
+
+    def _chain_gradient(
+        self,
+        chain: _Chain,
+        transforms: Float[Tensor, "n 16 3 4"],
+        by_features: Float[Tensor, "n 145"],
+        by_transforms: Float[Tensor, "n 16 3 4"],
+        by_joints: Float[Tensor, "n 16 3"],
+    ) -> tuple[Float[Tensor, "n 10"], Float[Tensor, "n 16 3 3"], Float[Tensor, "n 3"]]:
+        """The gradient of `_chain`, in reverse: by shape, rotations, translation. Uses up its arguments."""
+        negated, homogeneous, turned, local = chain
+        by_joints = by_joints.unsqueeze(3)
+        by_homogeneous = transforms.mT @ by_joints
+        by_transforms = torch.addcmul(by_transforms, by_joints, homogeneous.mT)
+        root, first, second, third = by_transforms.split([1, 5, 5, 5], dim=1)
+        second += third @ local[:, 3::3].mT
+        first += second @ local[:, 2::3].mT
+        root += (first @ local[:, 1::3].mT).sum(1, keepdim=True)
+        # Of every joint but the wrist, through its parent's rotation.
+        parents = transforms[:, :, :, :3].index_select(1, self._parent_level[1:])
+        by_local = torch.cat([root, parents.mT @ by_transforms[:, 1:]], dim=1)
+        by_local = by_local.index_select(1, self._level_of_joint)
+        by_shift = by_local[..., 3:]
+        by_negated = turned.mT @ by_shift
+        by_rotations = torch.addcmul(by_local[..., :3], by_shift, negated.mT)
+        by_rotations[:, 1:] += by_features[:, 10:].unflatten(1, (15, 3, 3))
+        by_rest = torch.cat([by_negated.flatten(1), by_homogeneous.flatten(1)], dim=1)
+        by_shape = torch.addmm(by_features[:, :10], by_rest, self._joint_directions.T)
+        return by_shape, by_rotations, root[:, 0, :, 3]
+
+
+def _tracing() -> bool:
+    """Whether the call is being exported or compiled: then plain operators, else hand-written gradients."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+# A rotation matrix is quadratic in its unit quaternion (w, x, y, z): R (row-major, 9) = (q ⊗ q) (16) @ terms.
+_ROTATION_TERMS = [[0.0] * 9 for _ in range(16)]
+for _entry, _products in enumerate(
+    (
+        {"ww": 1, "xx": 1, "yy": -1, "zz": -1}, {"xy": 2, "wz": -2}, {"xz": 2, "wy": 2},
+        {"xy": 2, "wz": 2}, {"ww": 1, "xx": -1, "yy": 1, "zz": -1}, {"yz": 2, "wx": -2},
+        {"xz": 2, "wy": -2}, {"yz": 2, "wx": 2}, {"ww": 1, "xx": -1, "yy": -1, "zz": 1},
+    )
+):  # fmt: skip
+    for (_i, _j), _factor in _products.items():
+        # Spread over q_i q_j and q_j q_i, so that the form is symmetric.
+        _ROTATION_TERMS["wxyz".index(_i) * 4 + "wxyz".index(_j)][_entry] += _factor / 2
+        _ROTATION_TERMS["wxyz".index(_j) * 4 + "wxyz".index(_i)][_entry] += _factor / 2
 
 
 def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Rodrigues' formula, R = cos θ I + (sin θ / θ) [v]ₓ + ((1 − cos θ) / θ²) v vᵀ with θ = |v|.
+    """Rotation by |v| radians about v (Rodrigues' formula), differentiable everywhere, zero included.
 
-    Smooth at zero: below |v| = 1e-2 (float32: 1e-1) the two factors are their power series in θ², so that
-    first and second derivatives are right there too.
+    Values and first derivatives are exact to machine precision, second derivatives to its square root.
     """
-    squared = axis_angle.square().sum(-1, keepdim=True)
-    small = squared < _SMALL_SQUARED
-    angle = torch.where(small, 1.0, squared).sqrt()
-    series_a = 1 - squared / 6 * (1 - squared / 20 * (1 - squared / 42))
-    series_b = 0.5 - squared / 24 * (1 - squared / 30 * (1 - squared / 56))
-    a = torch.where(small, series_a, angle.sin() / angle)
-    b = torch.where(small, series_b, 2 * ((angle / 2).sin() / angle).square())
-    x, y, z = (a * axis_angle).unbind(-1)
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    outer = (b * axis_angle).unsqueeze(-1) * axis_angle.unsqueeze(-2)
-    eye = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
-    return (1 - b * squared).unsqueeze(-1) * eye + skew + outer
+    return _rotations(axis_angle, axis_angle.new_tensor(_ROTATION_TERMS))
 
 
-_SMALL_SQUARED = 1e-2
+def _rotations(
+    axis_angle: Float[Tensor, "*batch 3"], terms: Float[Tensor, "16 9"]
+) -> Float[Tensor, "*batch 3 3"]:
+    q = _quaternions(axis_angle)
+    return ((q.unsqueeze(-1) * q.unsqueeze(-2)).flatten(-2) @ terms).unflatten(-1, (3, 3))
 
 
-def _skin_plainly(
+def _quaternions(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions (w, x, y, z): with u half the axis-angle, w = cos |u|, (x, y, z) = u sin |u| / |u|."""
+    half = axis_angle * 0.5
+    # The constant is below what a cosine can tell from one, and keeps all derivatives at zero finite.
+    angle = (half.square().sum(-1, keepdim=True) + 1e-16).sqrt()
+    return torch.cat([angle.cos(), half * (angle.sin() / angle)], dim=-1)
+
+
+class _Rotations(torch.autograd.Function):
+    """`_rotations` with its gradient by hand: a third of the operators."""
+
+    @staticmethod
+    def forward(ctx: Any, axis_angle: Tensor, terms: Tensor) -> Tensor:
+        ctx.save_for_backward(axis_angle, terms)
+        return _rotations(axis_angle, terms)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        axis_angle, terms = ctx.saved_tensors
+        half = axis_angle * 0.5
+        angle = (half.square().sum(-1, keepdim=True) + 1e-16).sqrt()
+        cos, sinc = angle.cos(), angle.sin() / angle
+        q = torch.cat([cos, half * sinc], dim=-1)
+        # R is quadratic in q with symmetric coefficients: dR = 2 (q ⊗ dq) @ terms.
+        by_products = (gradients[0].flatten(-2) @ terms.T).unflatten(-1, (4, 4))
+        by_q = (by_products @ q.unsqueeze(-1)).squeeze(-1)
+        by_w, by_xyz = by_q[..., :1], by_q[..., 1:]
+        # d sinc(|u|) = (cos − sinc) / |u|² u·du and d cos |u| = −sinc u·du. Twice and half cancel.
+        along = (by_xyz * half).sum(-1, keepdim=True) * (cos - sinc) / angle.square() - by_w * sinc
+        return torch.addcmul(by_xyz * sinc, along, half), None
+
+
+def _skin(
     features: Float[Tensor, "n 145"],
-    transforms: Float[Tensor, "n 12 16"],
+    transforms: Float[Tensor, "n 16 3 4"],
     template: Float[Tensor, " 3*V"],
     directions: Float[Tensor, "145 3*V"],
     weights: Float[Tensor, "16 V"],
-    tips: Int[Tensor, " 5"] | None,
-) -> tuple[Float[Tensor, "n V 3"], Float[Tensor, "n 5 3"]]:
-    """Posed vertices, and those of them named by `tips` (none: an empty selection)."""
+) -> Float[Tensor, "n V 3"]:
+    """Posed vertices: the corrected rest hand, moved by the weighted mean of its joints' transforms."""
     rest = torch.addmm(template, features, directions).unflatten(1, (1, 3, -1))
-    blended = (transforms.reshape(-1, 16) @ weights).unflatten(0, (-1, 3, 4))
-    vertices = ((blended[:, :, :3] * rest).sum(2) + blended[:, :, 3]).mT
-    return vertices, vertices[:, :0] if tips is None else vertices[:, tips]
+    blended = (transforms.flatten(2).mT @ weights).unflatten(1, (3, 4))
+    return ((blended[:, :, :3] * rest).sum(2) + blended[:, :, 3]).mT
 
 
-class _Skin(torch.autograd.Function):
-    """`_skin_plainly` with its gradient by hand, a chunk of the batch at a time.
+class _Mesh(torch.autograd.Function):
+    """All vertices and joints from shape, rotations and translation, with the gradient by hand.
 
-    The blended transforms are by far the largest intermediate: five times the mesh itself. Here they never
-    leave the cache, forward or backward, where they are computed again rather than kept.
+    The blended transforms are by far the largest intermediate, four times the mesh itself. The batch is
+    skinned in chunks, so that they never leave the cache, and computed again for the gradient.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        features: Tensor,
-        transforms: Tensor,
-        template: Tensor,
-        directions: Tensor,
-        weights: Tensor,
-        tips: Tensor,
+        ctx: Any, layer: HandLayer, shape: Tensor, rotations: Tensor, translation: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        n, size = len(features), weights.shape[1]
-        transforms = transforms.contiguous()
+        features, transforms, joints, chain = layer._chain(shape, rotations, translation)
+        matrices = transforms.flatten(2).mT.reshape(-1, 16)
+        n, size = len(features), layer._weights.shape[1]
         rest = features.new_empty(n, 3 * size)
         vertices = features.new_empty(n, size, 3)
-        blended = features.new_empty(min(n, _CHUNK) * 12, size)
-        moved = features.new_empty(min(n, _CHUNK), 3, size)
+        chunk = min(n, _CHUNK)
+        blended = features.new_empty(chunk * 12, size)
+        moved = features.new_empty(chunk, 3, size)
         for start in range(0, n, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            count = len(features[part])
-            torch.addmm(template, features[part], directions, out=rest[part])
-            x, y, z = rest[part].view(count, 3, 1, size).unbind(1)
-            torch.mm(transforms[part].view(-1, 16), weights, out=blended[: count * 12])
+            end = min(n, start + _CHUNK)
+            count = end - start
+            torch.addmm(layer._template, features[start:end], layer._directions, out=rest[start:end])
+            torch.mm(matrices[start * 12 : end * 12], layer._weights, out=blended[: count * 12])
+            x, y, z = rest[start:end].view(count, 3, 1, size).unbind(1)
             by_x, by_y, by_z, shift = blended[: count * 12].view(count, 3, 4, size).unbind(2)
-            out = torch.addcmul(shift, by_x, x, out=moved[:count]).addcmul_(by_y, y).addcmul_(by_z, z)
-            vertices[part].copy_(out.mT)
-        ctx.save_for_backward(rest, transforms, directions, weights, tips)
-        return vertices, vertices[:, tips]
+            torch.addcmul(shift, by_x, x, out=moved[:count]).addcmul_(by_y, y).addcmul_(by_z, z)
+            vertices[start:end].copy_(moved[:count].mT)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(rest, matrices, transforms, *chain)
+            ctx.layer = layer
+        return vertices, layer._in_order(joints, vertices.index_select(1, layer._tips))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        by_vertices, by_tips = gradients
-        rest, transforms, directions, weights, tips = ctx.saved_tensors
-        n, size = len(rest), weights.shape[1]
-        by_features = rest.new_empty(n, len(directions))
-        by_transforms = rest.new_empty(n, 12, 16)
+        by_vertices, by_joints = gradients
+        rest, matrices, transforms, *chain = ctx.saved_tensors
+        layer: HandLayer = ctx.layer
+        n, size = len(rest), layer._weights.shape[1]
+        by_ordered = torch.zeros_like(by_joints).index_add_(1, layer._joint_order, by_joints)
+        by_tips = by_ordered[:, 16:].mT
+        by_features = rest.new_empty(n, len(layer._directions))
+        by_matrices = rest.new_empty(n * 12, 16)
         chunk = min(n, _CHUNK)
         blended = rest.new_empty(chunk * 12, size)
         outer = rest.new_empty(chunk, 3, 4, size)
         by_rest = rest.new_empty(chunk, 3, size)
         for start in range(0, n, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            count = len(rest[part])
-            gradient = outer[:count, :, 3]
-            gradient.copy_(by_vertices[part].mT)
-            gradient.index_add_(2, tips, by_tips[part].mT)
-            # d out_i / d transform_ik = weight · rest_k (k < 3) or weight (k = 3)
-            torch.mul(gradient.unsqueeze(2), rest[part].view(count, 1, 3, size), out=outer[:count, :, :3])
-            torch.mm(outer[:count].view(-1, size), weights.T, out=by_transforms[part].view(-1, 16))
-            # d out_i / d rest_k = blended_ik
-            torch.mm(transforms[part].view(-1, 16), weights, out=blended[: count * 12])
-            rows = blended[: count * 12].view(count, 3, 4, size)[:, :, :3].unbind(1)
-            by_x, by_y, by_z = gradient.unsqueeze(2).unbind(1)
-            out = (
-                torch.mul(rows[0], by_x, out=by_rest[:count]).addcmul_(rows[1], by_y).addcmul_(rows[2], by_z)
-            )
-            torch.mm(out.view(count, -1), directions.T, out=by_features[part])
-        return by_features, by_transforms, None, None, None, None
+            end = min(n, start + _CHUNK)
+            count = end - start
+            # out_i = Σ_k blended_ik rest_k, with rest_3 = 1; so by blended_ik is by_out_i rest_k …
+            by_out = outer[:count, :, 3]
+            by_out.copy_(by_vertices[start:end].mT).index_add_(2, layer._tips, by_tips[start:end])
+            by_out = by_out.unsqueeze(2)
+            torch.mul(by_out, rest[start:end].view(count, 1, 3, size), out=outer[:count, :, :3])
+            torch.mm(outer[:count].view(-1, size), layer._weights.T, out=by_matrices[start * 12 : end * 12])
+            # … and by rest_k is Σ_i by_out_i blended_ik.
+            torch.mm(matrices[start * 12 : end * 12], layer._weights, out=blended[: count * 12])
+            to_x, to_y, to_z = blended[: count * 12].view(count, 3, 4, size)[:, :, :3].unbind(1)
+            x, y, z = by_out.unbind(1)
+            torch.mul(to_x, x, out=by_rest[:count]).addcmul_(to_y, y).addcmul_(to_z, z)
+            torch.mm(by_rest[:count].view(count, -1), layer._directions.T, out=by_features[start:end])
+        by_transforms = by_matrices.view(n, 12, 16).mT.unflatten(2, (3, 4))
+        by_shape, by_rotations, by_translation = layer._chain_gradient(
+            _Chain(*chain), transforms, by_features, by_transforms, by_ordered[:, :16]
+        )
+        return None, by_shape, by_rotations, by_translation if ctx.needs_input_grad[3] else None
