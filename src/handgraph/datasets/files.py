@@ -1,17 +1,13 @@
 """Reading the files of datasets so that damage shows: every fault is a FormatError naming the file."""
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from handgraph.errors import FormatError, InputError, MissingExtraError
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from handgraph.images import read_depth
 
 
 def read_bytes(path: Path) -> bytes:
@@ -27,46 +23,21 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def read_png(path: Path, *, size: tuple[int, int], bits: int, channels: int) -> Shaped[np.ndarray, "h w *c"]:
-    """A PNG of exactly this (width, height), bit depth and channel count; colour comes as RGB.
+def read_frame(path: Path, size: tuple[int, int], *, packed: bool = False) -> Float[np.ndarray, "h w"]:
+    """A depth frame in float32 mm, 0 = no reading, of exactly this (width, height).
 
-    Image libraries return what they could decode of a damaged PNG, so the checksum of every chunk is
-    verified first: a truncated file or a single flipped bit is an error, not a slightly different frame.
+    `packed` asks for a format that brings its own camera (NYU's RGB packing, MSRA's .bin), so that a frame
+    converted to something else in between is not taken for the original.
     """
-    content = read_bytes(path)
-    _verify_png(path, content)
-    width, height, depth, colour_type = struct.unpack(">IIBB", content[16:26])
-    found_channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour_type, 0)
-    if (width, height) != size or depth != bits or found_channels != channels:
+    image = read_depth(path)
+    height, width = image.depth_mm.shape
+    if (width, height) != size or packed != (image.camera is not None):
+        kind = {True: "as the dataset packs it", False: "16-bit grey"}
         raise FormatError(
-            f"{path}: PNG of {width}x{height} with {found_channels} channels of {depth} bit, "
-            f"expected {size[0]}x{size[1]} with {channels} of {bits} bit"
+            f"{path}: a frame of {width}x{height}, {kind[image.camera is not None]}, "
+            f"expected {size[0]}x{size[1]}, {kind[packed]}"
         )
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.shape[:2] != size[::-1]:
-        raise FormatError(f"{path}: the PNG cannot be decoded")
-    return pixels[..., ::-1] if channels == 3 else pixels
-
-
-def _verify_png(path: Path, content: bytes) -> None:
-    if not content.startswith(_PNG_SIGNATURE):
-        raise FormatError(f"{path}: not a PNG file")
-    position = len(_PNG_SIGNATURE)
-    kind, first = b"", True
-    while kind != b"IEND":
-        if position + 12 > len(content):
-            raise FormatError(f"{path}: the PNG is cut short; copy it again")
-        (length,) = struct.unpack_from(">I", content, position)
-        kind = content[position + 4 : position + 8]
-        end = position + 8 + length
-        if end + 4 > len(content):
-            raise FormatError(f"{path}: the PNG is cut short; copy it again")
-        (checksum,) = struct.unpack_from(">I", content, end)
-        if zlib.crc32(content[position + 4 : end]) != checksum:
-            raise FormatError(f"{path}: the PNG is damaged (wrong checksum); copy it again")
-        if first and (kind != b"IHDR" or length != 13):
-            raise FormatError(f"{path}: the PNG has no header")
-        position, first = end + 4, False
+    return image.depth_mm
 
 
 def read_lines(path: Path) -> list[str]:

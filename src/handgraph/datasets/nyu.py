@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.centers import read_centers
-from handgraph.datasets.files import float_array, load_mat, read_png
+from handgraph.datasets.files import float_array, load_mat, read_frame
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import NYU14_OF_36, NYU36
@@ -114,7 +114,7 @@ class Nyu:
             raise FormatError(
                 f"{path}: its joint_xyz projects {residual:.1f} px or mm from its joint_uvd in joint_data.mat"
             )
-        depth = depth_from_packed(path)
+        depth = read_frame(path, SIZE, packed=True)
         second = self.folder.name == "test" and self._first + index >= SUBJECT_2_FROM
         center = joints[PALM] if self._centers is None else self._centers[index]
         known = bool(np.isfinite(center).all())  # V2V-PoseNet calls a few training frames invalid
@@ -148,12 +148,6 @@ class Nyu:
                 f"{self.folder}: joint_data.mat labels {labelled} frames but {extra.name} exists; "
                 "labels and frames are of different splits or versions"
             )
-
-
-def depth_from_packed(path: Path) -> Float32[np.ndarray, "480 640"]:
-    """Millimetres of a packed depth PNG, 0 = no reading. Red carries nothing."""
-    pixels = read_png(path, size=SIZE, bits=8, channels=3)
-    return ((pixels[..., 1].astype(np.uint16) << 8) | pixels[..., 2]).astype(np.float32)
 
 
 def _find(root: Path, part: str) -> Path:
