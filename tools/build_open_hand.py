@@ -29,7 +29,7 @@ def build_mesh(surface: Surface, skeleton: Skeleton) -> tuple[np.ndarray, np.nda
     dense, dense_faces = dense_mesh(surface)
     ends = np.concatenate([skeleton.joints[[j for j in range(1, 16) if j != 13]], skeleton.tips])
     distance = cKDTree(ends).query(dense)[0]
-    spacing = np.clip(3.6 + (distance - 12) * 0.12, 4.2, 8.0)
+    spacing = np.clip(3.5 + (distance - 12) * 0.12, 3.9, 8.0)
     for seed in range(8):
         vertices, faces = dual_mesh(dense, dense_faces, cluster(dense, dense_faces, spacing, CLUSTERS, seed))
         if is_closed_manifold(faces):
@@ -41,7 +41,7 @@ def build_mesh(surface: Surface, skeleton: Skeleton) -> tuple[np.ndarray, np.nda
     vertices = relax(surface, vertices, faces, free, 4)
     faces = flip_edges(vertices, faces)
     vertices = relax(surface, vertices, faces, free, 2)
-    vertices, faces, ring = close_wrist(vertices, faces)
+    vertices, faces, ring = close_wrist(surface, vertices, faces)
     if not is_closed_manifold(faces):
         raise RuntimeError("the closed wrist broke the manifold")
     return vertices, faces, ring

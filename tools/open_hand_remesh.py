@@ -9,7 +9,8 @@ from scipy.spatial import cKDTree
 
 RING = 32
 # Triangles with a vertex beyond this are dropped and replaced by the strip up to the wrist ring.
-TRIM_X = 8.5
+TRIM_X = 4.0
+FIRST_RING_X = 9.0
 
 
 def cluster(
@@ -91,9 +92,6 @@ def flip_edges(vertices: np.ndarray, faces: np.ndarray, rounds: int = 4) -> np.n
             if total < np.pi + 0.02:
                 continue
             old = np.cross(pj - pi, pk - pi) + np.cross(pi - pj, pm - pj)
-            n1, n2 = np.cross(pm - pk, pj - pk), np.cross(pi - pk, pm - pk)
-            n1, n2 = -n1, -n2
-            # New triangles k-m-j reversed and k-i-m: both must face like the old pair.
             t1, t2 = (k, i, m), (m, j, k)
             n1 = np.cross(pi - pk, pm - pk)
             n2 = np.cross(pj - pm, pk - pm)
@@ -102,7 +100,7 @@ def flip_edges(vertices: np.ndarray, faces: np.ndarray, rounds: int = 4) -> np.n
                 continue
             faces[f], faces[g] = t1, t2
             touched.update((f, g))
-            # Keep the table true for the chords tested later in this round.
+            # So that no later flip of this round makes the same chord.
             owner[k, m] = f
             flips += 1
         if not flips:
@@ -148,22 +146,17 @@ def _boundary_loop(faces: np.ndarray) -> list[int]:
     return loop
 
 
-def close_wrist(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def close_wrist(
+    surface: Surface, vertices: np.ndarray, faces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut off the arm and close it with a planar elliptic ring and a cap; returns the ring's indices."""
     keep = (vertices[faces][:, :, 0] < TRIM_X).all(1)
     faces = faces[keep]
-    # An ear that hangs on one vertex or one edge would make the boundary double back.
+    # An ear that hangs on one edge or one vertex would make the boundary double back.
     while True:
-        used = np.zeros(len(vertices), dtype=int)
-        edges = {(int(a), int(b)) for f in faces for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))}
-        bare = np.array(
-            [
-                sum((int(b), int(a)) not in edges for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0])))
-                for f in faces
-            ]
-        )
-        np.add.at(used, faces.ravel(), 1)
-        ears = bare >= 2
+        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        bare = ~np.isin(edges[:, 1] * len(vertices) + edges[:, 0], edges[:, 0] * len(vertices) + edges[:, 1])
+        ears = bare.reshape(3, -1).sum(0) >= 2
         if not ears.any():
             break
         faces = faces[~ears]
@@ -172,63 +165,54 @@ def close_wrist(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     index[kept] = np.arange(len(kept))
     vertices, faces = vertices[kept], index[faces]
 
-    loop = _boundary_loop(faces)
     half_z, half_y = WRIST_HALF_AXES
     turn = 2 * np.pi * np.arange(RING) / RING
-    ring_points = np.stack([np.full(RING, WRIST_CUT_X), half_y * np.sin(turn), half_z * np.cos(turn)], 1)
-    ring = len(vertices) + np.arange(RING)
-    vertices = np.concatenate([vertices, ring_points])
+    ellipse = np.stack([np.zeros(RING), half_y * np.sin(turn), half_z * np.cos(turn)], 1)
 
-    def phase(i: int) -> float:
-        return float(np.arctan2(vertices[i, 1] / half_y, vertices[i, 2] / half_z) % (2 * np.pi))
+    # First ring: on the surface, so that the strip up to the wrist ring is regular.
+    low, high = np.full(RING, 0.6), np.full(RING, 1.3)
+    for _ in range(24):
+        middle = (low + high) / 2
+        inside = surface.distance(ellipse * middle[:, None] + [FIRST_RING_X, 0.0, 0.0]) < 0
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    rings = [ellipse * low[:, None] + [FIRST_RING_X, 0.0, 0.0], ellipse + [WRIST_CUT_X, 0.0, 0.0]]
+    # Shallow dome, so that smooth normals on the wrist ring stay those of the arm.
+    rings += [ellipse * r + [WRIST_CUT_X + x, 0.0, 0.0] for r, x in ((0.94, 1.6), (0.5, 2.6))]
+    ids = [len(vertices) + RING * i + np.arange(RING) for i in range(len(rings))]
+    centre = len(vertices) + RING * len(rings)
+    loop = _boundary_loop(faces)
+    vertices = np.concatenate([vertices, *rings, [[WRIST_CUT_X + 3.0, 0.0, 0.0]]])
 
-    # Order both loops by increasing angle, then advance the one that lags.
-    angles = np.unwrap([phase(i) for i in loop])
-    if angles[-1] < angles[0]:
+    # Zip the ragged boundary to the first ring, both walked by increasing angle.
+    phases = np.arctan2(vertices[:, 1] / half_y, vertices[:, 2] / half_z) % (2 * np.pi)
+    if np.unwrap(phases[loop])[-1] < phases[loop[0]]:
         loop = loop[::-1]
-    first = min(range(len(loop)), key=lambda n: phase(loop[n]))
+    first = int(np.argmin(phases[loop]))
     loop = loop[first:] + loop[:first]
-    outer = [phase(i) for i in loop] + [phase(loop[0]) + 2 * np.pi]
-    inner = [*turn, 2 * np.pi]
-    strip = []
+    ragged = [*phases[loop], phases[loop[0]] + 2 * np.pi]
+    regular = [*turn, 2 * np.pi]
+    added = []
     a = b = 0
     while a < len(loop) or b < RING:
-        # Take the step whose new edge is shorter in angle.
-        step_a = a < len(loop) and (b >= RING or abs(outer[a + 1] - inner[b]) <= abs(inner[b + 1] - outer[a]))
-        va, vb = loop[a % len(loop)], int(ring[b % RING])
-        if step_a:
+        # Take the step whose new edge spans the smaller angle.
+        ahead = a < len(loop) and (
+            b >= RING or abs(ragged[a + 1] - regular[b]) <= abs(regular[b + 1] - ragged[a])
+        )
+        here, there = loop[a % len(loop)], int(ids[0][b % RING])
+        if ahead:
             a += 1
-            strip.append((va, loop[a % len(loop)], vb))
+            added.append((here, loop[a % len(loop)], there))
         else:
             b += 1
-            strip.append((va, int(ring[b % RING]), vb))
-    # Cap: two smaller rings and a centre.
-    radii = (0.66, 0.33)
-    rings = [ring]
-    cap = []
-    for r in radii:
-        n = RING
-        ids = len(vertices) + np.arange(n)
-        pts = ring_points * np.array([1.0, r, r])
-        vertices = np.concatenate([vertices, pts])
-        outer_ids = rings[-1]
-        for i in range(n):
-            j = (i + 1) % n
-            cap += [(outer_ids[i], outer_ids[j], ids[i]), (outer_ids[j], ids[j], ids[i])]
-        rings.append(ids)
-    centre = len(vertices)
-    vertices = np.concatenate([vertices, [[WRIST_CUT_X, 0.0, 0.0]]])
-    cap += [(rings[-1][i], rings[-1][(i + 1) % RING], centre) for i in range(RING)]
-    extra = np.array(strip + cap)
-    # Orient the new faces like the boundary they attach to.
-    edges = {(int(x), int(y)) for f in faces for x, y in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))}
-    if any((x, y) in edges for f in strip for x, y in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))):
-        strip_faces = np.array(strip)[:, ::-1]
-    else:
-        strip_faces = np.array(strip)
-    cap_faces = np.array(cap)
-    p, q, r = (vertices[cap_faces[:, i]] for i in range(3))
-    if np.cross(q - p, r - p)[:, 0].sum() < 0:
-        cap_faces = cap_faces[:, ::-1]
-    assert len(extra) == len(strip_faces) + len(cap_faces)
-    return vertices, np.concatenate([faces, strip_faces, cap_faces]), ring
+            added.append((here, int(ids[0][b % RING]), there))
+    for outer, inner in zip(ids, ids[1:], strict=False):
+        for i in range(RING):
+            j = (i + 1) % RING
+            added += [(outer[i], outer[j], inner[i]), (outer[j], inner[j], inner[i])]
+    added += [(ids[-1][i], ids[-1][(i + 1) % RING], centre) for i in range(RING)]
+    closing = np.array(added)
+    # All new faces run the same way round; on the cap that must be outwards, towards +x.
+    p, q, r = vertices[closing[-1]]
+    if np.cross(q - p, r - p)[0] < 0:
+        closing = closing[:, ::-1]
+    return vertices, np.concatenate([faces, closing]), ids[1]

@@ -38,10 +38,10 @@ TIP_BEYOND_BONE_MM = {"index": 6.2, "middle": 6.4, "little": 5.6, "ring": 6.2, "
 
 # First joint of each chain (distal, dorsal, radial), mm. The knuckles lie on an arc, middle highest.
 BASE_MM = {
-    "index": (87.0, 2.5, 24.0),
+    "index": (87.0, 2.5, 25.0),
     "middle": (88.0, 4.5, 2.5),
-    "little": (72.0, -3.5, -35.0),
-    "ring": (81.5, 2.5, -17.0),
+    "little": (72.5, -3.5, -36.5),
+    "ring": (82.0, 2.5, -17.5),
     "thumb": (20.0, -9.0, 22.0),
 }
 # Direction of each segment at rest: (radial yaw, palmar dip) in degrees.

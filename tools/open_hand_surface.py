@@ -89,18 +89,18 @@ def finger_segments(skeleton: Skeleton, finger: str) -> list[Segment]:
     joints, tip = skeleton.joints, skeleton.tips[FINGERS.index(finger)]
     if finger == "thumb":
         profiles = [
-            [(0, 11.5, 10.5, 12.0), (0.5, 10.5, 9.5, 13.0), (0.85, 10.6, 9.6, 11.6), (1, 11.2, 9.8, 11.0)],
-            [(0, 11.2, 9.8, 11.0), (0.5, 9.6, 8.6, 10.0), (1, 10.6, 8.6, 9.2)],
-            [(0, 10.6, 8.6, 9.2), (0.35, 10.4, 7.4, 9.8), (0.7, 10.2, 6.2, 9.8), (1, 8.6, 5.4, 8.2)],
+            [(0, 11.5, 10.0, 12.0), (0.5, 10.8, 9.4, 13.5), (0.85, 10.4, 9.2, 11.6), (1, 10.6, 9.3, 10.8)],
+            [(0, 10.6, 9.3, 10.8), (0.5, 9.6, 8.6, 10.2), (1, 10.3, 8.2, 9.2)],
+            [(0, 10.3, 8.2, 9.2), (0.4, 10.5, 7.2, 9.9), (0.8, 9.8, 6.2, 9.5), (1, 9.5, 6.0, 9.1)],
         ]
-        scale, tip_cap = 1.0, 8.5
+        scale, tip_cap = 1.0, 11.5
     else:
         profiles = [
-            [(0, 10.6, 9.6, 11.6), (0.5, 9.3, 8.4, 10.0), (0.8, 9.3, 8.3, 9.0), (1, 9.75, 8.6, 8.6)],
-            [(0, 9.75, 8.6, 8.6), (0.5, 8.8, 7.4, 8.8), (0.85, 8.4, 6.8, 7.6), (1, 8.5, 6.7, 7.2)],
-            [(0, 8.5, 6.7, 7.2), (0.4, 8.3, 6.0, 8.0), (0.75, 8.0, 5.2, 7.8), (1, 7.0, 4.6, 6.6)],
+            [(0, 9.6, 8.3, 10.8), (0.5, 9.2, 8.2, 9.9), (0.8, 9.2, 8.1, 9.0), (1, 9.4, 8.2, 8.5)],
+            [(0, 9.4, 8.2, 8.5), (0.5, 8.7, 7.3, 8.8), (0.85, 8.25, 6.7, 7.7), (1, 8.2, 6.5, 7.2)],
+            [(0, 8.2, 6.5, 7.2), (0.45, 8.2, 5.9, 8.0), (0.8, 7.6, 5.2, 7.5), (1, 7.4, 5.0, 7.2)],
         ]
-        scale, tip_cap = GIRTH[finger], 7.5
+        scale, tip_cap = GIRTH[finger], 9.6
     segments = []
     for k in range(3):
         start = joints[j + k]
@@ -145,79 +145,39 @@ def palm_segments(skeleton: Skeleton) -> list[tuple[Segment, float]]:
         return (-p[0], p[1], p[2])
 
     index, middle, little, ring = (FIRST_JOINT[f] for f in FINGERS[:4])
-    parts = [
-        (
-            _between(
-                0,
-                (-50, 0, 0),
-                (10, 0, 0),
-                [(0, 29.5, 20.5, 20.5), (0.6, 29, 20, 20), (1, 28, 18, 19)],
-                (8, 14),
-            ),
-            1.0,
-        ),
-        (
-            _between(
-                0,
-                (24, 1, 11),
-                point(index),
-                [(0, 13, 13, 15), (0.5, 10.5, 10.5, 14), (1, 11, 10, 14)],
-                (10, 10),
-                roll_deg=8,
-            ),
-            12.0,
-        ),
-        (
-            _between(
-                0,
-                (24, 3, 2),
-                point(middle),
-                [(0, 13, 13, 16), (0.5, 10.5, 10.0, 14.5), (1, 11, 9.8, 15.0)],
-                (10, 10),
-            ),
-            8.0,
-        ),
-        (
-            _between(
-                0,
-                (24, 1.5, -7),
-                point(ring),
-                [(0, 13, 13, 15), (0.5, 10.5, 9.6, 14), (1, 10.4, 9.4, 14)],
-                (10, 10),
-                roll_deg=-6,
-            ),
-            8.0,
-        ),
-        (
-            _between(
-                0,
-                (24, -1.5, -14),
-                point(little),
-                [(0, 12, 12, 14), (0.5, 9.6, 9.0, 13.5), (1, 9.6, 8.6, 12.5)],
-                (10, 9),
-                roll_deg=-16,
-            ),
-            8.0,
-        ),
+    flat = [(0, 24, 9, 10), (0.5, 27, 8, 10), (1, 31, 7.5, 10.5)]
+
+    def ray(start: tuple, joint: int, profile: list, roll_deg: float) -> Segment:
+        return _between(0, start, point(joint), profile, (10, 9), roll_deg)
+
+    wrist = [(0, 29.5, 20.5, 20.5), (0.6, 29, 20, 20), (0.85, 28.2, 18.5, 19.0), (1, 27.0, 16.0, 17.0)]
+    return [
+        (_between(0, (-50, 0, 0), (10, 0, 0), wrist, (8, 26)), 1.0),
+        (ray((28, 2, 10), index, [(0, 12, 9.5, 13), (0.5, 10.5, 9.3, 13), (1, 10.6, 8.8, 13.5)], 8), 10.0),
+        (ray((28, 3.5, 2), middle, [(0, 12, 9.8, 14), (0.5, 10.5, 9.2, 14), (1, 10.6, 8.8, 15.0)], 0), 6.0),
+        (ray((28, 2, -7), ring, [(0, 12, 9.5, 13), (0.5, 10.5, 9.0, 13), (1, 10.1, 8.5, 14.0)], -6), 6.0),
+        (ray((28, -1, -14), little, [(0, 11, 9, 12), (0.5, 9.6, 8.6, 12.5), (1, 9.2, 8.0, 12.0)], -16), 6.0),
+        # Muscles and fat between the metacarpals.
+        (_between(0, (34, -3.0, -1), (84, -2.0, -4), flat, (12, 12), -3.0, 2.6), 6.0),
         # Hypothenar eminence.
         (
             _between(
                 0,
-                (12, -9, -14),
-                (58, -10, -27),
-                [(0, 10, 9, 10), (0.4, 12.5, 10, 12.5), (1, 10, 9, 9)],
-                (9, 10),
+                (14, -8, -14),
+                (58, -9, -28),
+                [(0, 10, 9, 10), (0.4, 12.5, 10, 13.0), (1, 10, 9, 10)],
+                (12, 14),
                 roll_deg=-20,
             ),
             10.0,
         ),
-        # Distal palm pads under the web.
+        # Distal palm pads, from which the webs spring.
         (
             _between(
                 0,
-                point(index, 9, -5.5),
+                point(index, 9, -5.0),
                 point(ring, 10, -5.5),
-                [(0, 8.0, 6.5, 7.0), (0.5, 9, 7, 7), (1, 8.0, 6.5, 7.0)],
+                [(0, 8.0, 6.0, 7.0), (0.5, 9, 6.5, 7), (1, 8.0, 6.0, 7.0)],
                 (6, 6),
             ),
             8.0,
@@ -232,11 +192,8 @@ def palm_segments(skeleton: Skeleton) -> list[tuple[Segment, float]]:
             ),
             8.0,
         ),
-        # First web: a sheet from the thumb's metacarpal to the index metacarpal, in three ribs.
-        (
-            _between(0, point(13, 26, -2), (52, -2, 17), [(0, 11, 7, 8), (1, 12, 7, 9)], (5, 5), roll_deg=30),
-            10.0,
-        ),
+        # First web: ribs from the thumb's metacarpal to the index metacarpal.
+        (_between(0, point(13, 26, -2), (52, -2, 17), [(0, 11, 7, 8), (1, 12, 7, 9)], (5, 5), 30), 10.0),
         (
             _between(
                 0,
@@ -249,7 +206,6 @@ def palm_segments(skeleton: Skeleton) -> list[tuple[Segment, float]]:
             9.0,
         ),
     ]
-    return parts
 
 
 def thenar_segment(skeleton: Skeleton) -> Segment:
@@ -261,7 +217,7 @@ def thenar_segment(skeleton: Skeleton) -> Segment:
         start,
         frame,
         38.0,
-        [(0, 12, 9, 9), (0.35, 15, 10, 11.5), (0.75, 12.5, 9, 10), (1, 10, 8, 8)],
+        [(0, 12, 9, 9), (0.35, 16, 10, 12.5), (0.75, 13.5, 9, 11), (1, 10, 8, 8)],
         (11, 9),
     )
 
@@ -292,7 +248,7 @@ class Surface:
         for i, chain in enumerate(self.fingers):
             d = at(chain[0])
             for segment in chain[1:]:
-                d = smooth_min(d, at(segment), 2.5 if FINGERS[i] != "thumb" else 3.5)
+                d = smooth_min(d, at(segment), 1.2 if FINGERS[i] != "thumb" else 2.0)
             fingers.append(d)
         return palm, fingers
 
