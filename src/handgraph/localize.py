@@ -17,6 +17,7 @@ second hand): whoever can judge better, such as a trained network, tries them in
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numba as nb
@@ -38,10 +39,20 @@ _HAND_RADIUS_MM = 115.0
 """From the middle of the palm to the outermost fingertip."""
 _WRIST_MM = 65.0
 """From the middle of the palm to the wrist."""
-_PALM_MM = (17.0, 60.0)
-"""Radius of the widest circle inside a hand's silhouette: seen edge on, and the most a fist has."""
-_AREA_MM2 = (2_000.0, 30_000.0)
-"""Visible surface of a hand, roughly: a distant fist, and more than a stretched hand."""
+_PALM_MM = 17.0
+"""Radius of the widest circle inside the silhouette of a hand seen edge on."""
+_AREA_MM2 = 2_000.0
+"""The least visible surface of a hand."""
+_ARM_ENTERS_MM = 25.0
+"""A surface that touches the frame's border along this much of it enters the frame there."""
+_SHORT_MM = 150.0
+"""A hand that reaches less far into the frame than this is seen only in part."""
+_PIXELS = 60
+"""In fewer grid pixels nothing can be told."""
+_BAND_MM = 10.0
+_NECK = 0.82
+"""Where the silhouette narrows to this much of the palm's width is the wrist."""
+_FAR = np.float32(1e9)
 _APART_MM = 70.0
 """Two candidates nearer than this are the same hand."""
 
@@ -161,27 +172,13 @@ def _planes(xyz: np.ndarray, valid: np.ndarray, most: int = 3) -> Bool[np.ndarra
 
 
 def _components(depth: np.ndarray, surface: np.ndarray, camera: PinholeCamera) -> list[np.ndarray]:
-    """Masks of the connected surfaces that are large enough for a hand, nearest first, at most six.
-
-    Neighbouring pixels belong together unless depth jumps by more than the steepest slope a surface shows.
-    A grid of twice the size, with the links between pixels as pixels of their own, turns that into the
-    connected components of a binary picture.
-    """
-    height, width = depth.shape
+    """Masks of the connected surfaces that are large enough for a hand, nearest first, at most six."""
     spacing = depth / np.float32(min(camera.fx, camera.fy))
-    links = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
-    links[::2, ::2] = surface
-    for axis in (0, 1):
-        ahead, behind = [slice(None)] * 2, [slice(None)] * 2
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        a, b = tuple(ahead), tuple(behind)
-        link = surface[a] & surface[b] & (np.abs(depth[a] - depth[b]) < 6.0 + 3.0 * spacing[b])
-        links[(slice(1, None, 2), slice(None, None, 2))[:: 1 if axis == 0 else -1]] = link
-    count, labels = cv2.connectedComponents(links, connectivity=4, ltype=cv2.CV_32S)
-    labels = labels[::2, ::2]
+    labels = _label(depth, surface, spacing)
+    count = int(labels.max()) + 1
     area = np.bincount(labels.ravel(), weights=(spacing * spacing).ravel(), minlength=count)
     area[0] = 0
-    large = [label for label in np.flatnonzero(area > _AREA_MM2[0])]
+    large = np.flatnonzero((area > _AREA_MM2) & (np.bincount(labels.ravel(), minlength=count) >= _PIXELS))
     masks = [labels == label for label in large]
     masks.sort(key=lambda mask: float(np.percentile(depth[mask], 10)))
     return masks[:6]
@@ -191,76 +188,116 @@ def _ends(
     mask: np.ndarray, depth: np.ndarray, xyz: np.ndarray, camera: PinholeCamera, step: int
 ) -> list[Candidate]:
     """The candidates at the ends of one surface."""
-    millimetres = depth / np.float32(np.sqrt(camera.fx * camera.fy))
-    framed = np.pad(mask.astype(np.uint8), 1)  # outside the frame counts as outside the silhouette
-    radius = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1] * millimetres
     border = np.zeros_like(mask)
     border[[0, -1]] = border[:, [0, -1]] = True
-    roots = mask & border
-    if (millimetres[roots]).sum() < 25.0:  # no arm enters here
-        roots = np.zeros_like(mask)
-        roots.flat[np.where(mask, radius, 0).argmax()] = True
-    candidates = []
-    blocked = np.where(mask, np.float32(np.inf), np.float32(-1))
-    distance = _geodesic(xyz, blocked, roots, np.float32(np.inf))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    mask, depth, xyz, border = mask[window], depth[window], xyz[window], border[window]
+    pixel_mm = depth / np.float32(np.sqrt(camera.fx * camera.fy))
+    # Outside the frame counts as outside the silhouette.
+    framed = np.pad(mask.astype(np.uint8), 1)
+    radius = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1] * pixel_mm
+
+    starts = np.flatnonzero(mask & border)
+    enters = pixel_mm.flat[starts].sum() >= _ARM_ENTERS_MM
+    if not enters:
+        starts = np.array([np.where(mask, radius, 0).argmax()])
+    surface = _Surface(mask, depth, xyz, pixel_mm, radius, (columns[0], rows[0]), step)
+    distance = np.where(mask, _FAR, np.float32(-1))
+    _spread(xyz, distance, starts, _FAR)
+    candidates: list[Candidate] = []
     for _ in range(3):
-        reached = np.where(mask & np.isfinite(distance), distance, -1)
+        reached = np.where(distance < _FAR, distance, -1)
         tip = int(reached.argmax())
-        if reached.flat[tip] < 60.0 and candidates:
+        from_root = float(reached.flat[tip])
+        if from_root < 60.0 and candidates:
             break
-        start = np.zeros_like(mask)
-        start.flat[tip] = True
-        from_tip = _geodesic(xyz, blocked, start, np.float32(_REACH_MM + 120))
-        candidate = _hand_at(from_tip, radius, depth, xyz, millimetres, float(reached.flat[tip]), step)
+        candidate = _hand_at(surface, tip, short=bool(enters) and from_root < _SHORT_MM)
         if candidate is not None:
             candidates.append(candidate)
-        distance = np.minimum(distance, _geodesic(xyz, blocked, start, np.float32(np.inf)))
+        _spread(xyz, distance, np.array([tip]), _FAR)
     return candidates
 
 
-def _hand_at(
-    from_tip: np.ndarray,
-    radius: np.ndarray,
-    depth: np.ndarray,
-    xyz: np.ndarray,
-    millimetres: np.ndarray,
-    from_root: float,
-    step: int,
-) -> Candidate | None:
-    """Judge the end of a surface whose pixels lie `from_tip` mm from its outermost point."""
-    near = from_tip < _REACH_MM
-    # The widest place; of two as wide the one nearer the tip, since forearms widen towards the elbow.
-    palm = int(np.where(near, radius - 0.08 * from_tip, -np.inf).argmax())
+class _Surface(NamedTuple):
+    """One connected surface, cut out of the grid."""
+
+    mask: np.ndarray
+    depth: np.ndarray
+    xyz: np.ndarray
+    pixel_mm: np.ndarray
+    """Side of a pixel on the surface."""
+    radius: np.ndarray
+    """Distance to the silhouette, mm."""
+    corner: tuple[int, int]
+    """Column and row of its first pixel in the grid."""
+    step: int
+    """Image pixels a grid pixel."""
+
+
+def _hand_at(surface: _Surface, tip: int, *, short: bool) -> Candidate | None:
+    """Judge the end of a surface whose outermost pixel is `tip`; `short` of a whole hand from the border."""
+    depth, xyz, pixel_mm, radius = surface.depth, surface.xyz, surface.pixel_mm, surface.radius
+    from_tip = np.where(surface.mask, _FAR, np.float32(-1))
+    _spread(xyz, from_tip, np.array([tip]), np.float32(_REACH_MM + 120))
+    on = surface.mask & (from_tip < _FAR)
+    palm = _palm(radius, from_tip, on)
     palm_radius, palm_distance = float(radius.flat[palm]), float(from_tip.flat[palm])
-    if palm_radius < _PALM_MM[0] / 2:
+    if palm_radius < _PALM_MM / 2:
         return None
     around = np.linalg.norm(xyz - xyz.reshape(-1, 3)[palm], axis=-1) < _HAND_RADIUS_MM
-    hand = around & (from_tip < palm_distance + _WRIST_MM) & np.isfinite(from_tip)
-    area = float((millimetres[hand] ** 2).sum())
-    beyond = around & ~hand & np.isfinite(from_tip)
-    # The section beyond the wrist: its surface over its length is the width of what the hand hangs on.
-    ring = (from_tip > palm_distance + _WRIST_MM) & (from_tip < palm_distance + _WRIST_MM + 40)
-    width = float((millimetres[ring] ** 2).sum()) / 40
+    hand = on & around & (from_tip < palm_distance + _WRIST_MM)
+    area = float((pixel_mm[hand] ** 2).sum())
+    # What the hand hangs on, just beyond the wrist: its width, and how it narrows from the palm.
+    arm = on & (from_tip > palm_distance + _WRIST_MM) & (from_tip < palm_distance + _WRIST_MM + 40)
+    arm_width = float((pixel_mm[arm] ** 2).sum()) / 40
+    neck = float(radius[arm].max()) / palm_radius if arm.any() else 0.0
     rows, columns = np.nonzero(hand)
-    silhouette = cv2.convexHull(np.column_stack([columns, rows]).astype(np.int32))
-    solidity = len(rows) / max(cv2.contourArea(silhouette), 1.0)
+    outline = cv2.convexHull(np.column_stack([columns, rows]).astype(np.int32))
+    solidity = min(1.0, len(rows) / max(cv2.contourArea(outline), 1.0))
+    behind = float(depth.flat[palm]) - float(np.percentile(depth[surface.mask], 2))
     score = (
         _within(area, 3_500.0, 18_000.0)
         * _within(palm_radius, 20.0, 48.0)
-        * _within(width, 0.0, 85.0)
-        * (1.15 - 0.3 * min(solidity, 1.0))
-        * (1.0 if from_root > 150 else 0.7)
-        * float(np.exp(-depth.flat[palm] / 4000))
+        * _within(arm_width, 0.0, 85.0)
+        * _within(neck, 0.0, 0.8)
+        * (1.0 - 0.5 * solidity**2)
+        * (0.7 if short else 1.0)
+        * float(np.exp(-depth.flat[palm] / 2000 - behind / 500))
     )
-    _ = beyond
+    column, row = surface.corner
     center = xyz[hand].mean(axis=0).astype(np.float64)
-    box = (
+    return Candidate(center, CUBE_MM, _box(columns + column, rows + row, surface.step), min(score, 1.0))
+
+
+def _palm(radius: np.ndarray, from_tip: np.ndarray, on: np.ndarray) -> int:
+    """The pixel in the middle of the palm: the first place, coming from the tip, beyond which it narrows.
+
+    Without a wrist to see (a hand edge on, a wide sleeve) it is the widest place in the first part of the
+    reach, of two as wide the one nearer the tip, since arms widen towards the elbow.
+    """
+    near = on & (from_tip < _REACH_MM)
+    bands = (from_tip[near] / _BAND_MM).astype(np.int64)
+    profile = np.zeros(int(_REACH_MM / _BAND_MM) + 1, np.float32)
+    np.maximum.at(profile, bands, radius[near])
+    widest = 0
+    for band in range(len(profile)):
+        if profile[band] > profile[widest]:
+            widest = band
+        elif profile[widest] > _PALM_MM and profile[band] < _NECK * profile[widest]:
+            in_band = near & (from_tip >= widest * _BAND_MM) & (from_tip < (widest + 1) * _BAND_MM)
+            return int(np.where(in_band, radius, -1).argmax())
+    return int(np.where(near & (from_tip < 0.65 * _REACH_MM), radius - 0.1 * from_tip, -np.inf).argmax())
+
+
+def _box(columns: np.ndarray, rows: np.ndarray, step: int) -> tuple[float, float, float, float]:
+    """Grid pixels → x, y, w, h in image pixels."""
+    return (
         float(columns.min() * step),
         float(rows.min() * step),
         float((np.ptp(columns) + 1) * step),
         float((np.ptp(rows) + 1) * step),
     )
-    return Candidate(center, CUBE_MM, box, min(score, 1.0))
 
 
 def _within(value: float, low: float, high: float) -> float:
@@ -275,13 +312,8 @@ def _nearest(depth: np.ndarray, xyz: np.ndarray, valid: np.ndarray, step: int) -
     front = np.percentile(depth[valid], 10)
     hand = valid & (np.abs(depth - front) < _HAND_RADIUS_MM)
     rows, columns = np.nonzero(hand)
-    box = (
-        float(columns.min() * step),
-        float(rows.min() * step),
-        float((np.ptp(columns) + 1) * step),
-        float((np.ptp(rows) + 1) * step),
-    )
-    return Candidate(xyz[hand].mean(axis=0).astype(np.float64), CUBE_MM, box, 0.0)
+    center = xyz[hand].mean(axis=0).astype(np.float64)
+    return Candidate(center, CUBE_MM, _box(columns, rows, step), 0.0)
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:
@@ -294,26 +326,24 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
 
 
 @nb.njit(cache=True, nogil=True)
-def _geodesic(
-    xyz: np.ndarray, blocked: np.ndarray, starts: np.ndarray, reach: np.float32
-) -> np.ndarray:  # pragma: no cover - compiled
-    """Distance in mm along the surface from any start pixel, infinite beyond `reach`.
+def _spread(
+    xyz: np.ndarray, distance: np.ndarray, starts: np.ndarray, reach: np.float32
+) -> None:  # pragma: no cover - compiled
+    """Lower `distance` (mm along the surface) to that from the `starts`, as far as `reach`.
 
-    Pixels with `blocked` < 0 are not on the surface. Shortest paths between the eight neighbours by
-    correcting labels from a queue, which on a grid of nearly equal steps visits a pixel hardly twice.
+    Pixels below 0 are not on the surface; `starts` are flat indices. Shortest paths between the eight
+    neighbours by correcting labels from a queue, which on a grid of nearly equal steps visits a pixel hardly
+    twice, and stops where an earlier start is nearer.
     """
-    height, width = blocked.shape
-    distance = np.full((height, width), np.float32(np.inf))
+    height, width = distance.shape
     queue = np.empty(height * width, np.int32)
     queued = np.zeros(height * width, np.bool_)
     head, count = 0, 0
-    for row in range(height):
-        for column in range(width):
-            if starts[row, column]:
-                distance[row, column] = 0
-                queue[count] = row * width + column
-                queued[row * width + column] = True
-                count += 1
+    for start in starts:
+        distance[start // width, start % width] = 0
+        queue[count] = start
+        queued[start] = True
+        count += 1
     while count > 0:
         index = queue[head]
         head = (head + 1) % len(queue)
@@ -321,11 +351,8 @@ def _geodesic(
         queued[index] = False
         row, column = index // width, index % width
         here = distance[row, column]
-        for down in range(-1, 2):
-            for right in range(-1, 2):
-                r, c = row + down, column + right
-                if r < 0 or c < 0 or r >= height or c >= width or blocked[r, c] < 0:
-                    continue
+        for r in range(max(0, row - 1), min(height, row + 2)):
+            for c in range(max(0, column - 1), min(width, column + 2)):
                 x = xyz[r, c, 0] - xyz[row, column, 0]
                 y = xyz[r, c, 1] - xyz[row, column, 1]
                 z = xyz[r, c, 2] - xyz[row, column, 2]
@@ -336,4 +363,39 @@ def _geodesic(
                         queued[r * width + c] = True
                         queue[(head + count) % len(queue)] = r * width + c
                         count += 1
-    return distance
+
+
+@nb.njit(cache=True, nogil=True)
+def _label(
+    depth: np.ndarray, surface: np.ndarray, spacing: np.ndarray
+) -> np.ndarray:  # pragma: no cover - compiled
+    """Number the connected surfaces from 1; 0 is no surface.
+
+    Of the four neighbours those belong together between which depth jumps by no more than the steepest slope
+    that a surface shows, `spacing` being the side of a pixel in mm.
+    """
+    height, width = depth.shape
+    labels = np.zeros((height, width), np.int32)
+    stack = np.empty((height * width, 2), np.int32)
+    last = 0
+    for row in range(height):
+        for column in range(width):
+            if not surface[row, column] or labels[row, column] > 0:
+                continue
+            last += 1
+            labels[row, column] = last
+            stack[0] = row, column
+            count = 1
+            while count > 0:
+                count -= 1
+                y, x = stack[count]
+                jump = 6.0 + 3.0 * spacing[y, x]
+                for side in range(4):
+                    r, c = y + (side == 0) - (side == 1), x + (side == 2) - (side == 3)
+                    if r < 0 or c < 0 or r >= height or c >= width:
+                        continue
+                    if surface[r, c] and labels[r, c] == 0 and abs(depth[r, c] - depth[y, x]) < jump:
+                        labels[r, c] = last
+                        stack[count] = r, c
+                        count += 1
+    return labels
