@@ -52,6 +52,7 @@ _PIXELS = 60
 _BAND_MM = 10.0
 _NECK = 0.82
 """Where the silhouette narrows to this much of the palm's width is the wrist."""
+_LEAST_SCORE = 0.02
 _FAR = np.float32(1e9)
 _APART_MM = 70.0
 """Two candidates nearer than this are the same hand."""
@@ -206,15 +207,17 @@ def _ends(
     distance = np.where(mask, _FAR, np.float32(-1))
     _spread(xyz, distance, starts, _FAR)
     candidates: list[Candidate] = []
-    for _ in range(3):
+    for end in range(3):
         reached = np.where(distance < _FAR, distance, -1)
         tip = int(reached.argmax())
         from_root = float(reached.flat[tip])
         if from_root < 60.0 and candidates:
             break
         candidate = _hand_at(surface, tip, short=bool(enters) and from_root < _SHORT_MM)
-        if candidate is not None:
+        if candidate is not None and candidate.score >= _LEAST_SCORE:
             candidates.append(candidate)
+        if end == 0 and not enters:  # the thickest part may be a palm: it is no beginning, this end is one
+            distance = np.where(mask, _FAR, np.float32(-1))
         _spread(xyz, distance, np.array([tip]), _FAR)
     return candidates
 
