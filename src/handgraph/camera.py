@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from handgraph.errors import InputError
 
@@ -151,7 +151,7 @@ class Crop:
         camera, _, _ = self._depth()
         return camera.xyz_from_uvd(self.uvd_from_uvz(uvz))
 
-    def apply_depth(self, depth_mm: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "s s"]:
+    def apply_depth(self, depth_mm: Num[np.ndarray, "h w"]) -> Float[np.ndarray, "s s"]:
         """Resample a depth frame (mm, 0 = no reading) to the normalised crop.
 
         Nearest neighbour, since blending two depths invents a surface between them. What lies behind the

@@ -71,7 +71,7 @@ class Hand:
                 want is None or want == got for want, got in zip(expected, array.shape, strict=True)
             )
             if not fits:
-                wanted = "(" + ", ".join("n" if want is None else str(want) for want in expected) + ")"
+                wanted = str(expected).replace("None", "n")
                 raise FormatError(f"hand: {name} has shape {array.shape}, expected {wanted}")
             if not np.isfinite(array).all():
                 raise FormatError(f"hand: {name} holds a number that is not finite")
