@@ -1,5 +1,6 @@
 """Writes a few synthetic frames of each dataset in the form in which it is distributed."""
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -64,3 +65,67 @@ def write_nyu(root: Path, frames: int = 3, part: str = "test", seed: int = 0, vi
         do_compression=True,
     )
     return depths, uvd[0]
+
+
+def icvl_line(path: str, uvd: np.ndarray) -> str:
+    return path + " " + " ".join(f"{value:.3f}" for value in uvd.reshape(-1)) + " \n"
+
+
+def write_icvl(root: Path, seed: int = 0):
+    """Training (two recorded, one turned frame) and Testing (2 + 1 frames): {path: (depth, uvd)}."""
+    random = np.random.default_rng(seed)
+    truth = {}
+    for part, folder, lists in (
+        ("Training", "Training", {"labels.txt": ["201403121135/image_0000.png", "201403121135/image_0001.png",
+                                                 "45/201403121135/image_0000.png"]}),
+        ("Testing", "Testing", {"test_seq_1.txt": ["test_seq_1/image_0000.png", "test_seq_1/image_0001.png"],
+                                "test_seq_2.txt": ["test_seq_2/image_0000.png"]}),
+    ):  # fmt: skip
+        for name, paths in lists.items():
+            lines = []
+            for path in paths:
+                depth, uvd = hand_blob(random, (241.0, 241.0), (150, 110), (320, 240), 350.0, 16)
+                stored = np.where(depth > 0, depth, 32001).astype(np.uint16)
+                write_png(root / folder / "Depth" / path, stored)
+                lines.append(icvl_line(path, uvd))
+                truth[path] = depth, np.round(uvd, 3)
+            (root / part / name).write_text("".join(lines) + ("\n" if part == "Testing" else ""))
+    return truth
+
+
+def write_msra_bin(path: Path, depth: np.ndarray) -> None:
+    rows, columns = np.nonzero(depth)
+    box = (0, 0, 0, 0) if not rows.size else (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    left, top, right, bottom = (int(value) for value in box)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack("<6I", 320, 240, left, top, right, bottom)
+    path.write_bytes(header + depth[top:bottom, left:right].astype("<f4").tobytes())
+
+
+MSRA_GESTURES = (*"123456789", "I", "IP", "L", "MP", "RP", "T", "TIP", "Y")
+
+
+def write_msra(root: Path, subjects=range(9), seed: int = 0):
+    """The subjects, 17 gestures, two frames each; P0/1 has a third without any reading.
+
+    Returns {frame name: (depth, joints in the camera frame, y down)}.
+    """
+    random = np.random.default_rng(seed)
+    truth = {}
+    for subject in subjects:
+        # One hand a subject, moved from frame to frame: 307 blobs would cost seconds.
+        depth, uvd = hand_blob(random, (241.42, 241.42), (160, 125), (320, 240), 300.0, 21)
+        for gesture in MSRA_GESTURES:
+            lines = []
+            for frame in range(3 if (subject, gesture) == (0, "1") else 2):
+                name = f"P{subject}/{gesture}/{frame:06d}_depth.bin"
+                moved, moved_uvd = np.roll(depth, frame, axis=1), uvd + np.array([frame, 0, 0])
+                shown = moved if frame < 2 else np.zeros_like(moved)
+                u, v, d = moved_uvd.T
+                xyz = np.stack([(u - 160) * d / 241.42, (v - 120) * d / 241.42, d], -1)
+                write_msra_bin(root / "cvpr15_MSRAHandGestureDB" / name, shown)
+                lines.append(" ".join(f"{value:.4f}" for value in (xyz * [1, -1, -1]).reshape(-1)))
+                truth[name] = shown, np.round(xyz, 4)
+            text = f"{len(lines)}\n" + "\n".join(lines) + "\n"
+            (root / "cvpr15_MSRAHandGestureDB" / f"P{subject}" / gesture / "joint.txt").write_text(text)
+    return truth

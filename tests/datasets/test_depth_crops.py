@@ -6,7 +6,7 @@ from dataset_writers import write_nyu
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets import DepthCrops, open_dataset
-from handgraph.datasets.centers import center_of_depth
+from handgraph.datasets.centers import center_of_depth, mass_center
 from handgraph.datasets.depth_crops import SCALE, SHIFT_MM
 from handgraph.errors import ConfigError, InputError
 
@@ -52,7 +52,18 @@ def test_a_sample_depends_on_seed_index_and_draw_alone(data):
 
 
 def test_exactly_one_augmentation_in_its_range(data):
-    crops = DepthCrops(data, seed=1)
+    sample = data[0]
+
+    class Held:  # without reading the file 200 times
+        name, split, joints = "held", "all", data.joints
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return sample
+
+    crops = DepthCrops(Held(), seed=1)
     plain = DepthCrops(data, augment=False).batch([0])["crops"][0]
     center = np.array([*plain.image_px(np.full(2, 47.5)), plain.center_depth_mm])
     center_mm = plain.camera.xyz_from_uvd(center)
@@ -122,7 +133,8 @@ def test_centre_of_mass_finds_the_blob_and_leaves_the_wall():
     np.testing.assert_allclose(found, middle, atol=0.01)
     assert center_of_depth(np.zeros_like(depth), camera, None, 200.0) is None
     assert center_of_depth(depth, camera, middle - np.array([0, 0, 250]), 200.0) is None
-    np.testing.assert_allclose(center_of_depth(depth, camera, None, 200.0, far_mm=1000.0), middle, atol=0.01)
+    np.testing.assert_allclose(mass_center(depth, camera, 10.0, 1000.0), middle, atol=0.01)
+    assert mass_center(depth, camera, 10.0, 300.0) is None
 
 
 def test_readers_and_crops_can_go_to_worker_processes(data):

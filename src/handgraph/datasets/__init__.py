@@ -7,14 +7,18 @@ data[0].joints_mm
 from pathlib import Path
 from typing import Any
 
-from handgraph.datasets import nyu
+from handgraph.datasets import icvl, msra, nyu
 from handgraph.datasets.depth_crops import DepthCrops
+from handgraph.datasets.icvl import Icvl
+from handgraph.datasets.msra import Msra
 from handgraph.datasets.nyu import Nyu
 from handgraph.datasets.sample import Dataset, Sample
 from handgraph.errors import ConfigError
 
 _READERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "nyu": (Nyu, nyu.SPLITS),
+    "icvl": (Icvl, icvl.SPLITS),
+    "msra": (Msra, msra.SPLITS),
 }
 
 

@@ -56,21 +56,31 @@ def read_centers(
     return centers
 
 
+def mass_center(
+    depth_mm: Float[np.ndarray, "h w"], camera: PinholeCamera, near_mm: float, far_mm: float
+) -> Float[np.ndarray, " 3"] | None:
+    """Mean position of all depth from `near_mm` to `far_mm`, camera frame, mm; None where there is none.
+
+    Mean pixel at mean depth, as region ensemble network computes its published centres.
+    """
+    rows, columns = np.nonzero((depth_mm >= near_mm) & (depth_mm <= far_mm))
+    if not rows.size:
+        return None
+    mean = np.array([columns.mean(), rows.mean(), depth_mm[rows, columns].mean(dtype=np.float64)])
+    return camera.xyz_from_uvd(mean)
+
+
 def center_of_depth(
     depth_mm: Float[np.ndarray, "h w"],
     camera: PinholeCamera,
     start_mm: Float[np.ndarray, " 3"] | None,
     cube_mm: float,
-    *,
-    near_mm: float = 10.0,
-    far_mm: float = 1500.0,
     rounds: int = 10,
 ) -> Float[np.ndarray, " 3"] | None:
     """The refined centre of mass of DeepPrior++ (its centre before the correcting network), mm, y down.
 
-    Starts at `start_mm`, or at the centre of mass of all depth from `near_mm` to `far_mm`, and moves to
-    the centre of mass of the depth inside the cube around itself until it stays. None where there is no
-    depth to weigh.
+    Starts at `start_mm`, or at the centre of mass of all depth, and moves to the centre of mass of the depth
+    inside the cube around itself until it stays. None where there is no depth to weigh.
     """
     left, top = 0, 0
     if start_mm is not None:  # the cube wanders less than its own side: weigh only the pixels in its reach
@@ -79,7 +89,7 @@ def center_of_depth(
         reach_u, reach_v = camera.fx * cube_mm / z, camera.fy * cube_mm / z
         left, top = max(int(u - reach_u), 0), max(int(v - reach_v), 0)
         depth_mm = depth_mm[top : max(int(v + reach_v) + 1, 0), left : max(int(u + reach_u) + 1, 0)]
-    rows, columns = np.nonzero((depth_mm >= near_mm) & (depth_mm <= far_mm))
+    rows, columns = np.nonzero(depth_mm > 0)
     if not rows.size:
         return None
     pixels = np.stack([columns + left, rows + top, depth_mm[rows, columns]], axis=-1)
