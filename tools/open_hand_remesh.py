@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from open_hand_sheet import vertex_normals
 from open_hand_surface import WRIST_CUT_X, WRIST_HALF_AXES, Surface
@@ -175,7 +177,7 @@ def close_wrist(
         middle = (low + high) / 2
         inside = surface.distance(ellipse * middle[:, None] + [FIRST_RING_X, 0.0, 0.0]) < 0
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    rings = [ellipse * low[:, None] + [FIRST_RING_X, 0.0, 0.0], ellipse + [WRIST_CUT_X, 0.0, 0.0]]
+    rings = [ellipse * low[:, None] + [FIRST_RING_X, 0.0, 0.0], ellipse + np.array([WRIST_CUT_X, 0.0, 0.0])]
     # Shallow dome, so that smooth normals on the wrist ring stay those of the arm.
     rings += [ellipse * r + [WRIST_CUT_X + x, 0.0, 0.0] for r, x in ((0.94, 1.6), (0.5, 2.6))]
     ids = [len(vertices) + RING * i + np.arange(RING) for i in range(len(rings))]
@@ -205,7 +207,7 @@ def close_wrist(
         else:
             b += 1
             added.append((here, int(ids[0][b % RING]), there))
-    for outer, inner in zip(ids, ids[1:], strict=False):
+    for outer, inner in pairwise(ids):
         for i in range(RING):
             j = (i + 1) % RING
             added += [(outer[i], outer[j], inner[i]), (outer[j], inner[j], inner[i])]
