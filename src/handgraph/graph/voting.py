@@ -16,7 +16,7 @@ def tokens(feature_map: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p c"]:
 
 def feature_map(
     pixel_tokens: Float[Tensor, "b p c"], height: int, width: int
-) -> Float[Tensor, "b c {h} {w}"]:
+) -> Float[Tensor, "b c {height} {width}"]:
     """The inverse of `tokens`."""
     return pixel_tokens.transpose(1, 2).unflatten(2, (height, width))
 

@@ -25,7 +25,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _over_processes(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         # Mean of squares minus square of mean cancels badly in float32; in float64 it does not, and these are
         # a few numbers per channel, so one reduction carries everything.
-        variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        variance, mean = torch.var_mean(x.to(wide), dim=(0, 2, 3), correction=0)
         variance, mean = variance.double(), mean.double()
         count = torch.full_like(mean[:1], x.numel() / x.shape[1])
         sums = _SumOverProcesses.apply(torch.cat([count, count * mean, count * (variance + mean**2)]))
@@ -42,8 +43,8 @@ class BatchNorm2d(nn.BatchNorm2d):
                 unbiased = variance * (total / (total - 1))
                 self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
 
-        scale = (variance + self.eps).rsqrt().float()
-        shift = -mean.float() * scale
+        scale = (variance + self.eps).rsqrt().to(wide)
+        shift = -mean.to(wide) * scale
         if self.affine:
             scale, shift = scale * self.weight, shift * self.weight + self.bias
         return (x * scale[:, None, None] + shift[:, None, None]).to(x.dtype)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from handgraph import skeleton
+from handgraph.graph.gcn import (
+    FixedGraph,
+    GraphConvolution,
+    ParameterisedGraph,
+    SimilarityGraph,
+    normalised_adjacency,
+)
+
+
+def joint_graph(joints: int) -> torch.Tensor:
+    return torch.from_numpy(skeleton.adjacency(joints, skeleton.edges(joints))).float()
+
+
+@pytest.mark.parametrize("joints", [14, 16, 21])
+def test_normalised_adjacency_is_kipfs_formula(joints: int) -> None:
+    adjacency = joint_graph(joints)
+    normalised = normalised_adjacency(adjacency)
+    for i in range(joints):
+        for j in range(joints):
+            looped = adjacency[i, j] + (i == j)
+            degree_i, degree_j = adjacency[i].sum() + 1, adjacency[j].sum() + 1
+            assert normalised[i, j] == pytest.approx(float(looped / (degree_i * degree_j).sqrt()), abs=1e-6)
+
+
+def test_two_connected_nodes_share_evenly() -> None:
+    half = normalised_adjacency(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    assert torch.allclose(half, torch.full((2, 2), 0.5))
+
+
+def test_graph_convolution_is_equation_3() -> None:
+    torch.manual_seed(0)
+    features, connections = torch.randn(2, 4, 5), torch.randn(4, 4)
+    layer = GraphConvolution(5)
+    evolved = layer(features, connections)
+    weight = layer.transform.weight.detach()  # (out, in)
+    for b in range(2):
+        for i in range(4):
+            for c in range(5):
+                total = sum(
+                    connections[i, j] * sum(features[b, j, d] * weight[c, d] for d in range(5))
+                    for j in range(4)
+                )
+                assert evolved[b, i, c].item() == pytest.approx(max(float(total), 0.0), abs=1e-5)
+
+
+def test_similarity_graph_is_each_samples_own() -> None:
+    torch.manual_seed(0)
+    graph, features = SimilarityGraph(6), torch.randn(3, 4, 6)
+    connections = graph(features)
+    assert torch.allclose(connections.sum(-1), torch.ones(3, 4))
+    assert not torch.allclose(connections[0], connections[1], atol=1e-3)
+    query, key = graph.query.weight @ features[1, 2], torch.stack([graph.key.weight @ f for f in features[1]])
+    exponentials = torch.stack([torch.exp(query @ k) for k in key])
+    assert torch.allclose(connections[1, 2], exponentials / exponentials.sum(), atol=1e-6)
+
+
+def test_a_fixed_graph_has_nothing_to_learn_or_to_store() -> None:
+    graph = FixedGraph(joint_graph(14))
+    assert not list(graph.parameters())
+    assert not graph.state_dict()
+
+
+def test_a_parameterised_graph_starts_as_the_skeleton_and_learns_every_entry() -> None:
+    graph = ParameterisedGraph(joint_graph(14))
+    features = torch.randn(2, 14, 8)
+    assert torch.equal(graph(features), normalised_adjacency(joint_graph(14)))
+    torch.matmul(graph(features), features).square().sum().backward()
+    assert graph.connections.grad is not None
+    assert (graph.connections.grad != 0).all()
