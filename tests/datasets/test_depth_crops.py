@@ -20,8 +20,8 @@ def data(tmp_path_factory):
 
 def test_labels_and_crops_agree(data):
     batch = DepthCrops(data, size=64).batch(np.array([2, 0]), np.array([5, 6]))
-    assert batch["depth"].shape == (2, 1, 64, 64)
-    assert batch["depth"].dtype == np.float32
+    assert batch["image"].shape == (2, 1, 64, 64)
+    assert batch["image"].dtype == np.float32
     assert batch["uvz"].shape == batch["joints_mm"].shape == (2, 14, 3)
     for row, index in enumerate((2, 0)):
         np.testing.assert_array_equal(batch["joints_mm"][row], data[index].joints_mm[list(data.joints)])
@@ -32,9 +32,9 @@ def test_labels_and_crops_agree(data):
 def test_the_hand_is_in_the_crop_and_the_wall_is_not(data):
     plain = DepthCrops(data, augment=False).batch([0, 1, 2])
     assert ((plain["uvz"][..., :2] > 0) & (plain["uvz"][..., :2] < 1)).all()
-    hand = plain["depth"] < 1
+    hand = plain["image"] < 1
     assert 0.1 < hand.mean() < 0.5  # a disc of 140 mm in a square of 300 is 0.17
-    assert plain["depth"].min() >= -1
+    assert plain["image"].min() >= -1
     columns = np.nonzero(hand[0, 0])[1]
     assert abs(columns.mean() - 47.5) < 1.5  # centred on the mass
 
@@ -44,7 +44,7 @@ def test_a_sample_depends_on_seed_index_and_draw_alone(data):
     first = one.batch([0, 1, 2], np.array([7, 8, 9]))
     other.batch([2], 4)
     again = other.batch([1], 8)
-    np.testing.assert_array_equal(again["depth"][0], first["depth"][1])
+    np.testing.assert_array_equal(again["image"][0], first["image"][1])
     np.testing.assert_array_equal(again["uvz"][0], first["uvz"][1])
     draws = {DepthCrops(data, seed=3).batch([1], draw)["uvz"].tobytes() for draw in range(12)}
     assert len(draws) >= 7  # some of the draws change nothing
@@ -98,9 +98,9 @@ def test_turning_the_crop_turns_picture_and_labels_alike(data):
         u, v = np.round(uvz[0, :, :2] * 95).astype(int).T
         return depth[0, 0, v, u]
 
-    before = under(plain["uvz"], plain["depth"])
-    after = under(turned["uvz"], turned["depth"])
-    labels_left_behind = under(plain["uvz"], turned["depth"])
+    before = under(plain["uvz"], plain["image"])
+    after = under(turned["uvz"], turned["image"])
+    labels_left_behind = under(plain["uvz"], turned["image"])
     assert (np.abs(after - before) < 0.05).mean() > 0.8
     assert np.median(np.abs(labels_left_behind - before)) > 3 * np.median(np.abs(after - before))
 
@@ -121,7 +121,7 @@ def test_left_hands_are_mirrored_in(data):
     np.testing.assert_allclose(left["uvz"][..., 0], 1 - right["uvz"][..., 0], atol=1e-5)
     np.testing.assert_allclose(left["uvz"][..., 1:], right["uvz"][..., 1:], atol=1e-5)
     assert left["crops"][0].mirrored
-    assert (left["depth"][0, 0, :, ::-1] == right["depth"][0, 0]).mean() > 0.97  # ties of rounding
+    assert (left["image"][0, 0, :, ::-1] == right["image"][0, 0]).mean() > 0.97  # ties of rounding
 
 
 def test_centre_of_mass_finds_the_blob_and_leaves_the_wall():
@@ -140,7 +140,7 @@ def test_centre_of_mass_finds_the_blob_and_leaves_the_wall():
 def test_readers_and_crops_can_go_to_worker_processes(data):
     crops = pickle.loads(pickle.dumps(DepthCrops(data, seed=3)))
     np.testing.assert_array_equal(
-        crops.batch([1], 5)["depth"], DepthCrops(data, seed=3).batch([1], 5)["depth"]
+        crops.batch([1], 5)["image"], DepthCrops(data, seed=3).batch([1], 5)["image"]
     )
 
 

@@ -4,27 +4,38 @@ data = open_dataset("nyu", "/data/nyu", "test")
 data[0].joints_mm
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from handgraph.datasets import icvl, msra, nyu
+from handgraph.datasets.check import check_split, summary
 from handgraph.datasets.depth_crops import DepthCrops
-from handgraph.datasets.icvl import Icvl
-from handgraph.datasets.msra import Msra
-from handgraph.datasets.nyu import Nyu
 from handgraph.datasets.sample import Dataset, Sample
-from handgraph.errors import ConfigError
+from handgraph.errors import ConfigError, HandgraphError, InputError
 
-_READERS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "nyu": (Nyu, nyu.SPLITS),
-    "icvl": (Icvl, icvl.SPLITS),
-    "msra": (Msra, msra.SPLITS),
+
+@dataclass(frozen=True)
+class _Entry:
+    reader: Callable[..., Dataset]
+    splits: tuple[str, ...]
+    parts: tuple[str, ...]
+    """The splits that together are the whole set, each frame once."""
+    frames: Mapping[str, int]
+    """Published sizes of the splits, where there are any."""
+
+
+_DATASETS = {
+    "nyu": _Entry(nyu.Nyu, nyu.SPLITS, ("train", "test"), nyu.FRAMES),
+    "icvl": _Entry(icvl.Icvl, icvl.SPLITS, ("train", "test_seq_1", "test_seq_2"), icvl.FRAMES),
+    "msra": _Entry(msra.Msra, msra.SPLITS, msra.SUBJECTS, msra.FRAMES),
 }
 
 
 def names() -> dict[str, tuple[str, ...]]:
     """Every dataset that can be opened, with its splits."""
-    return {name: splits for name, (_, splits) in _READERS.items()}
+    return {name: entry.splits for name, entry in _DATASETS.items()}
 
 
 def open_dataset(name: str, root: str | Path, split: str | None = None, **options: Any) -> Dataset:
@@ -34,21 +45,52 @@ def open_dataset(name: str, root: str | Path, split: str | None = None, **option
     or option that does not exist, InputError where `root` is not that dataset or only part of it.
     """
     name, _, named_split = name.partition(":")
-    if name not in _READERS:
-        raise ConfigError(f"no dataset {name!r}; there are {', '.join(_READERS)}")
+    entry = _entry(name)
     if named_split and split and named_split != split:
         raise ConfigError(f"{name}: two splits given, {named_split!r} and {split!r}")
-    reader, splits = _READERS[name]
-    split = named_split or split or splits[0]
-    if split not in splits:
-        raise ConfigError(f"{name}: no split {split!r}; there are {', '.join(splits)}")
+    split = named_split or split or entry.splits[0]
+    if split not in entry.splits:
+        raise ConfigError(f"{name}: no split {split!r}; there are {', '.join(entry.splits)}")
     try:
-        dataset: Dataset = reader(root, split, **options)
+        return entry.reader(root, split, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise ConfigError(f"{name}: {str(error).partition(') ')[2] or error}") from error
-    return dataset
 
 
-__all__ = ["Dataset", "DepthCrops", "Sample", "names", "open_dataset"]
+def check(name: str, root: str | Path, samples: int | None = 200) -> dict[str, Any]:
+    """Whether the dataset at `root` is whole and its labels plausible.
+
+    Every labelled file must be there; `samples` frames of each part (None: all) are read, and their labels
+    compared with the frame, the camera and the size of a hand. Returns plain values: `counts` by split,
+    `sizes` (frames read by "widthxheight") and `problems`, one line each, empty for a good copy. Raises
+    ConfigError for an unknown name, InputError where `root` is no folder.
+    """
+    entry, root = _entry(name), Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    counts: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    problems: list[str] = []
+    for part in entry.parts:
+        try:
+            dataset = entry.reader(root, part)
+        except HandgraphError as error:
+            problems.append(str(error))
+            continue
+        counts[part] = len(dataset) + getattr(dataset, "missing", 0)
+        part_sizes, part_problems = check_split(dataset, entry.frames.get(part), samples)
+        problems += part_problems
+        for size, frames in part_sizes.items():
+            sizes[size] = sizes.get(size, 0) + frames
+    return summary(name, root, counts, sizes, problems)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _DATASETS:
+        raise ConfigError(f"no dataset {name!r}; there are {', '.join(_DATASETS)}")
+    return _DATASETS[name]
+
+
+__all__ = ["Dataset", "DepthCrops", "Sample", "check", "names", "open_dataset"]

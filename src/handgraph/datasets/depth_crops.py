@@ -61,7 +61,7 @@ class DepthCrops:
 
         `draws` numbers the uses of the data (an epoch's number will do): another draw, another augmentation.
 
-        depth       (B, 1, S, S) float32 in [-1, 1], background +1
+        image       (B, 1, S, S) float32 in [-1, 1], background +1
         uvz         (B, J, 3) float32 in the crop's coordinates
         joints_mm   (B, J, 3) float32 camera frame, not augmented: what `crop.xyz_from_uvz(uvz)` gives back
         crops       list of B `Crop`
@@ -78,7 +78,7 @@ class DepthCrops:
             joints_mm.append(joints)
             crops.append(crop)
         return {
-            "depth": np.stack(depth),
+            "image": np.stack(depth),
             "uvz": np.stack(uvz),
             "joints_mm": np.stack(joints_mm),
             "crops": crops,
