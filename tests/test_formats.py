@@ -254,7 +254,7 @@ def test_json_with_a_fault_is_refused(edit, message, predictions, tmp_path):
         (lambda d: d["annotations"][1].update(category_id=9), "annotation 1: category_id 9 is none of the"),
         (lambda d: d["annotations"][0]["keypoints"].pop(), "annotation 0: 62 numbers in 'keypoints'"),
         (lambda d: d["annotations"][0]["keypoints"].__setitem__(5, 0), "thumb_cmc is not labelled"),
-        (lambda d: d["annotations"][0].update(bbox=[1, 2]), r"box_px has shape \(2,\), expected \(4\)"),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2]), r"box_px has shape \(2,\), expected \(4,\)"),
         (lambda d: d["annotations"][0].pop("side"), "annotation 0: hand: the key 'side' is missing"),
     ],
 )
