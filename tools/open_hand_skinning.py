@@ -47,10 +47,13 @@ def skinning_weights(
             d = np.minimum(d, surface.thenar.distance(vertices))
         chains.append(np.maximum(d, 0.0))
     distance = np.stack(chains, 1)
-    member = np.exp(-(distance - distance.min(1, keepdims=True)) / 1.3)
+    member = np.exp(-(distance - distance.min(1, keepdims=True)) / 1.6)
     member /= member.sum(1, keepdims=True)
     palm = np.min([segment.distance(vertices) for segment, _ in surface.palm], axis=0)
-    member[:, 4] *= 1 / (1 + np.exp(-(palm - distance[:, 4] - 1.0) / 2.5))
+    thumb_share = 1 / (1 + np.exp(-(palm - distance[:, 4] - 1.0) / 3.0))
+    # The webs: skin that two parts pull at, to be smoothed further.
+    web = 2 * (1 - member.max(1)) + 4 * thumb_share * (1 - thumb_share) * (member[:, 4] > 0.5)
+    member[:, 4] *= thumb_share
 
     weights = np.zeros((len(vertices), 16))
     for i, finger in enumerate(FINGERS):
@@ -78,8 +81,13 @@ def skinning_weights(
     average = neighbours(faces, len(vertices))
     for _ in range(3):
         weights = 0.5 * weights + 0.5 * (average @ weights)
-    weights[weights < 0.015] = 0
-    order = np.argsort(weights, axis=1)
+        web = np.maximum(web, average @ web)
+    web = np.clip(web, 0, 1)[:, None]
+    for _ in range(6):
+        weights = (1 - 0.6 * web) * weights + 0.6 * web * (average @ weights)
+    # Shrink before cutting, so that no weight jumps from one vertex to the next.
+    weights = np.maximum(weights - 0.012, 0)
+    order = np.argsort(weights, axis=1, kind="stable")
     np.put_along_axis(weights, order[:, :-4], 0.0, axis=1)
     return weights / weights.sum(1, keepdims=True)
 
