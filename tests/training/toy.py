@@ -1,4 +1,4 @@
-"""A system and data so small that a training run takes a second; also a script, for tests that need processes.
+"""A system and data so small that a training run takes a second; also a script for tests that need processes.
 
 `python toy.py RECIPE_JSON FOLDER` trains (resuming where there is something to resume) and prints the result.
 """

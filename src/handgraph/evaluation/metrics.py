@@ -1,7 +1,7 @@
 """Errors of predicted joints: streaming, in millimetres or pixels, with the alignment in the name.
 
 No alignment is implied: `mpjpe_mm` compares points of the camera frame as they are, `root_relative_…` after
-moving both roots to the origin, `pa_…` after the best similarity (rotation, translation, scale) of the whole hand.
+moving both roots to the origin, `pa_…` after the best similarity (rotation, translation, scale) of the hand.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class JointErrors:
     def compute(self, seed: int = 0) -> dict[str, Any]:
         """The measures, as JSON-ready values.
 
-        For each alignment's prefix ("", "root_relative_", "pa_"): `…mpjpe_mm`, the mean over all known joints of
-        all frames; `…median_mm`; `…mpjpe_mm_interval95`, its bootstrap interval over frames; `…auc` and
+        For each alignment's prefix ("", "root_relative_", "pa_"): `…mpjpe_mm`, the mean over all known joints
+        of all frames; `…mpjpe_mm_interval95`, its bootstrap interval over frames; `…median_mm`; `…auc` and
         `…auc_20_50`, the normalised areas under the 3D PCK curve from 0 and from 20 to 50 mm.
         Unaligned only: `per_joint_mm`; `success`, by threshold the fraction of frames whose worst joint is at
         most so many mm off; `pck`, likewise the fraction of joints. `alignment` says the prefixes in words.
@@ -102,7 +102,7 @@ class JointErrors:
 
 
 class PixelErrors:
-    """Distances between predicted and true 2D keypoints, in pixels and relative to a size such as the box's side."""
+    """Distances between predicted and true 2D keypoints, in pixels and relative to a size."""
 
     def __init__(self) -> None:
         self._errors_px: list[Float[np.ndarray, "b n"]] = []
@@ -139,8 +139,8 @@ class PixelErrors:
         return self
 
     def compute(self, thresholds: Sequence[float] = (0.05, 0.1, 0.15, 0.2), seed: int = 0) -> dict[str, Any]:
-        """`epe_px`, the mean distance with its `epe_px_interval95`; `median_px`; `pck`, by threshold the fraction
-        of known keypoints at most that part of the frame's size off; `relative_error`, the mean part."""
+        """`epe_px`, the mean distance, and its `epe_px_interval95`; `median_px`; `pck`, by threshold the part
+        of the known keypoints at most that fraction of the size off; `relative_error`, the mean fraction."""
         if not len(self):
             raise InputError("no frames to measure: call update first")
         errors, relative = np.concatenate(self._errors_px), np.concatenate(self._relative)
@@ -160,9 +160,9 @@ def procrustes(
 ) -> Float[np.ndarray, "b n 3"]:
     """`predicted` under the rotation, translation and scale that bring it closest to `true` (least squares).
 
-    The closed form by singular value decomposition (Umeyama 1991). A mirror image is never used: where it would
-    fit better, the direction of least variance is turned over. Joints whose truth is NaN take no part in the
-    fit and are moved along.
+    The closed form by singular value decomposition (Umeyama 1991). A mirror image is never used: where it
+    would fit better, the direction of least variance is turned over. Joints whose truth is NaN take no part
+    in the fit and are moved along.
     """
     known = np.isfinite(true).all(axis=-1, keepdims=True)
     count = known.sum(axis=1, keepdims=True)
@@ -192,7 +192,7 @@ def area_under_pck(errors: Float[np.ndarray, "b n"], low: float, high: float, st
 
 
 def bootstrap_interval(errors: Float[np.ndarray, "b n"], seed: int = 0) -> list[float]:
-    """95 % interval of the mean error: frames are drawn anew with replacement, since joints of a frame err together."""
+    """95 % interval of the mean error. Whole frames are redrawn, since the joints of a frame err together."""
     known = np.isfinite(errors)
     sums, counts = np.where(known, errors, 0).sum(axis=1, dtype=np.float64), known.sum(axis=1)
     random, frames = np.random.default_rng(seed), len(errors)

@@ -1,14 +1,14 @@
 """Training samples in a fixed order: which sample a step uses depends on nothing but the recipe.
 
-A step uses the positions `start + 0 … start + batch_size - 1` of a stream. For an endless synthetic stream the
-position is the sample, so no image is ever seen twice; a finite data set is shuffled anew every epoch, and the
-position also seeds that use's augmentation.
+A step uses the positions `start + 0 … start + batch_size - 1` of a stream. For an endless synthetic stream
+the position is the sample, so no image is ever seen twice; a finite data set is shuffled anew every epoch,
+and the position also seeds that use's augmentation.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -24,8 +24,9 @@ T = TypeVar("T")
 class Data(Protocol):
     """What the loop asks of training data."""
 
-    endless: bool
-    """Whether every index, however large, is another sample; otherwise indices are below `len`."""
+    @property
+    def endless(self) -> bool:
+        """Whether every index, however large, is another sample; otherwise indices are below `len`."""
 
     def __len__(self) -> int:
         """Samples in an epoch."""
@@ -59,8 +60,8 @@ def _epoch_order(samples: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
 
 def prepared_ahead(
     prepare: Callable[[S], T], keys: Iterable[S], *, threads: int, ahead: int, burst: bool = False
-) -> Iterator[T]:
-    """`prepare(key)` for each key, in the order of the keys, up to `ahead` of them made before they are asked for.
+) -> Generator[T, None, None]:
+    """`prepare(key)` for each key, in the order of the keys, up to `ahead` of them made in advance.
 
     With `burst` the threads and the consumer take turns: `ahead` results are made, then used, then the next.
     An exception in `prepare` is raised where its result would have come.

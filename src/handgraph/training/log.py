@@ -1,4 +1,4 @@
-"""What a run leaves to read: lines on stderr, `log.jsonl`, TensorBoard scalars and the picture of the curve."""
+"""What a run leaves to read: lines on stderr, `log.jsonl`, TensorBoard scalars, a picture of the curve."""
 
 from __future__ import annotations
 

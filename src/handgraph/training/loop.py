@@ -108,7 +108,8 @@ def train(
     torch.manual_seed(recipe.seed)
     module = fabric.to_device(config.build().to(memory_format=torch.channels_last))
     mean = copy.deepcopy(module).requires_grad_(False) if recipe.ema else None
-    progress, optimizer_state = Progress(), {}
+    progress = Progress()
+    optimizer_state: dict[str, Tensor] = {}
     if (folder / "last.safetensors").is_file():
         if not resume:
             raise ConfigError(f"{folder}: holds a run already, resume it or choose another folder")
@@ -257,8 +258,8 @@ def validate(run: Run, stage: Stage) -> dict[str, float]:
         value = metrics.get("mpjpe_mm", metrics["loss"])
         if run.progress.best is None or value < run.progress.best:
             run.progress.best, run.progress.best_step = value, run.progress.step
-            tensors = run.kept.state_dict()
-            checkpoint.write(run.folder / "best.safetensors", tensors, description(run, metrics))
+            best = run.folder / "best.safetensors"
+            checkpoint.write(best, run.kept.state_dict(), description(run, metrics))
     run.fabric.barrier()
     return metrics
 
@@ -287,7 +288,7 @@ def make_optimizer(module: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not learning:
         raise ConfigError(f"stage {stage.name}: no parameter's name begins with {' or '.join(stage.trains)}")
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in learning if parameter.ndim > 1]},
         {"params": [parameter for parameter in learning if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
@@ -347,8 +348,8 @@ def record(run: Run, sums: dict[str, Tensor], counted: int, values: dict[str, fl
     means = {name: float(run.fabric.all_reduce(value / counted)) for name, value in sums.items()}
     if not math.isfinite(means["loss"]):
         raise HandgraphError(
-            f"{run.folder}: the loss is {means['loss']} at step {run.progress.step}; lower the learning rate or "
-            "clip the gradient, then resume from the last checkpoint"
+            f"{run.folder}: the loss is {means['loss']} at step {run.progress.step}; lower the learning rate "
+            "or clip the gradient, then resume from the last checkpoint"
         )
     run.log.write("train", run.progress.step, means | values | {"seconds": round(run.progress.seconds, 1)})
 
@@ -442,7 +443,7 @@ def stop_on_signal(received: list[int]) -> Iterator[None]:
 
     before: dict[int, Any] = {}
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (int(signal.SIGTERM), int(signal.SIGINT)):
             before[number] = signal.signal(number, note)
     except ValueError:  # not the main thread: whoever runs us there handles signals
         pass

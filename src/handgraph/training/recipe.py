@@ -32,7 +32,7 @@ class DataRecipe:
     root: str | None = None
     """The data set's folder; synthetic data needs none."""
     split: str = "train"
-    validation_split: str = "val"
+    validation_split: str = "validation"
     seed: int = 0
     """Chooses the synthetic stream, the order of an epoch and the augmentation."""
     samples: int | None = None
@@ -61,7 +61,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     stages: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     """By stage name, the fields of the system's own `Stage` to replace, or `null` to leave the stage out.
-    `steps` may stand for `epochs`."""
+    `steps` may stand for `epochs`, and wins where both are given."""
     batch_size: int | None = None
     """Replaces every stage's: samples in a step over all processes together. The learning rate belongs to
     this total and is never rescaled."""
@@ -126,9 +126,8 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
         source = str(path_or_name).removesuffix(".yaml") + ".yaml"
         text = (files("handgraph.training") / "recipes" / source).read_text(encoding="utf-8")
     else:
-        raise ConfigError(
-            f"{path_or_name}: no such recipe file, and none of the shipped recipes {_hint(str(path_or_name), shipped_recipes())}"
-        )
+        shipped = _hint(str(path_or_name), shipped_recipes())
+        raise ConfigError(f"{path_or_name}: no such recipe file, and none of the shipped recipes {shipped}")
     values = _parse_yaml(text, source)
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: found {_describe(values)}, expected a mapping of recipe keys")
@@ -152,7 +151,7 @@ def build(kind: type[T], values: Mapping[str, Any], source: str, at: str = "") -
 
 
 def checked(kind: type, values: Mapping[str, Any], source: str, at: str = "") -> dict[str, Any]:
-    """The values converted to the field types of the dataclass `kind`. Raises ConfigError for the first fault."""
+    """The values converted to the field types of the dataclass `kind`. Raises ConfigError for a fault."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{source}: {at} is {_describe(values)}, expected a mapping")
     hints, known = get_type_hints(kind), {entry.name: entry for entry in fields(kind) if entry.init}
@@ -193,10 +192,8 @@ def stages_of(
         steps = changes.pop("steps", None)
         if steps is not None:
             steps = _convert(int, steps, source, f"{at}.steps")
-            if steps < 1 or "epochs" in changes:
-                raise ConfigError(
-                    f"{source}: {at}.steps is {steps}, expected a positive number, and no epochs beside it"
-                )
+            if steps < 1:
+                raise ConfigError(f"{source}: {at}.steps is {steps}, expected a positive number")
         changes = checked(Stage, changes, source, at)
         if recipe.batch_size is not None:
             changes.setdefault("batch_size", recipe.batch_size)

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from handgraph.errors import ConfigError
 from handgraph.training.data import Data
-from handgraph.training.recipe import Recipe
+from handgraph.training.recipe import DataRecipe, Recipe
 
 SYNTHETIC_DEPTH = "synthetic_depth"
 
@@ -53,23 +53,38 @@ def open_data(recipe: Recipe) -> tuple[Data, Data]:
     Where `data.limit` is set, the validation data are the training samples themselves.
     """
     wanted = recipe.data
-    if wanted.name == SYNTHETIC_DEPTH:
-        training, validation = _synthetic(recipe, wanted.split), _synthetic(recipe, wanted.validation_split)
-    else:
-        raise ConfigError("no data yet")
+    open_split = _synthetic_depth if wanted.name == SYNTHETIC_DEPTH else _depth_dataset
+    training = open_split(wanted, wanted.split, augment=wanted.limit is None)
     if wanted.limit is not None:
-        training = First(training, min(wanted.limit, len(training)))
-        validation = training
-    return training, validation
+        few = First(training, wanted.limit if training.endless else min(wanted.limit, len(training)))
+        return few, few
+    return training, open_split(wanted, wanted.validation_split, augment=False)
 
 
-def _synthetic(recipe: Recipe, split: str) -> Data:
+def _synthetic_depth(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
+    """The stream itself is all the augmentation there is."""
     from handgraph.synthetic.depth import DepthSynthesizer
+    from handgraph.synthetic.scene import Chances
 
-    if recipe.data.samples is None:
+    if wanted.samples is None:
         raise ConfigError("data.samples is missing: how many images of the endless stream make an epoch")
+    options = dict(wanted.options)
     try:
-        synthesizer = DepthSynthesizer(seed=recipe.data.seed, split=split, **recipe.data.options)
+        if "chances" in options:
+            options["chances"] = Chances(**options["chances"])
+        synthesizer = DepthSynthesizer(wanted.seed, split, **options)  # type: ignore[arg-type]
     except TypeError as error:
         raise ConfigError(f"data.options: {error}") from None
-    return Stream(synthesizer, recipe.data.samples)
+    return Stream(synthesizer, wanted.samples)
+
+
+def _depth_dataset(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
+    from handgraph.datasets import DepthCrops, open_dataset
+
+    if wanted.root is None:
+        raise ConfigError(f"data.root is missing: the folder that holds the {wanted.name} data set")
+    dataset = open_dataset(wanted.name, wanted.root, split)
+    try:
+        return DepthCrops(dataset, wanted.seed, augment=augment, **wanted.options)
+    except TypeError as error:
+        raise ConfigError(f"data.options: {error}") from None
