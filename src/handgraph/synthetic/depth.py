@@ -1,8 +1,8 @@
-"""Depth images of synthetic hands by number: `DepthSynthesizer(seed)` and an index give one image, always the same."""
+"""Depth images of synthetic hands by number: a seed and an index give one image, always the same."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -107,14 +107,14 @@ def _draw(
     scene = compose(rig, sensors, families, chances, subjects, seed, split, index, size, whole)
     state = seed_stream(seed, split, index, 3 if whole else 2)
     if noise and np.float64(state[0] >> np.uint64(11)) * 2.0**-53 < chances.noise:
-        depth = sense(scene.inverse, scene.label, sensors[scene.sensor], scene.camera[0], state)
+        depth = sense(scene.inverse, sensors[scene.sensor], scene.camera[0], state)
     else:
         depth = clean(scene.inverse)
     return scene, depth
 
 
 class DepthSynthesizer:
-    """Depth images of synthetic hands: image `index` of (seed, split) is the same on every call and in every batch.
+    """Depth images of synthetic hands: image `index` of (seed, split) is the same however it is asked for.
 
     Args:
         seed: of the whole set.
@@ -238,10 +238,9 @@ class DepthSynthesizer:
         left, top, _, _ = scene.window
         camera = PinholeCamera(*(float(value) for value in scene.camera))
         crop = Crop.cube(scene.center, 2 * float(scene.half_cube), camera, self.size)
-        in_window = Crop.cube(
-            scene.center, 2 * float(scene.half_cube), camera.shifted(float(left), float(top)), self.size
-        )
-        return crop, in_window.apply_depth(depth)
+        matrix = crop.crop_from_image.copy()
+        matrix[:, 2] += matrix[:, :2] @ (left, top)
+        return crop, replace(crop, crop_from_image=matrix).apply_depth(depth)
 
 
 @lru_cache(maxsize=1)

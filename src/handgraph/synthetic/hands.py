@@ -98,7 +98,7 @@ def rig_from_model(model: HandModel) -> Rig:
 
 
 def _spread_signs(axes: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """Sign of the abduction angle that moves each finger's end away from the middle finger (z is thumbwards)."""
+    """Sign of the abduction that moves each finger's end away from the middle finger (z is thumbwards)."""
     signs = np.zeros(5)
     for finger, first in enumerate(FINGER_JOINTS):
         motion = np.cross(axes[first - 1, 1], joints[first + 2] - joints[first])
@@ -166,7 +166,7 @@ def _spheres(
 
 
 def _may_collide(a: tuple, b: tuple, joint_a: int, joint_b: int) -> bool:
-    """Whether two spheres belong to parts that can run into one another (neighbours at the root always touch)."""
+    """Whether two spheres' parts can run into one another (neighbours at the root always touch)."""
     finger_a, finger_b = a[4], b[4]
     if finger_a == finger_b or (finger_a > 5 and finger_b > 5):
         return False
@@ -406,7 +406,7 @@ def _resting_thumb(angles: np.ndarray, state: np.ndarray, sigma: float) -> None:
 
 @nb.njit(nogil=True, cache=True)
 def reach_with_thumb(rig: Rig, rest: np.ndarray, angles: np.ndarray, target: np.ndarray, gap: float) -> float:
-    """Cyclic coordinate descent of the thumb's angles, within limits, until its tip is `gap` mm from `target`.
+    """Cyclic coordinate descent of the thumb's angles, within limits, until its tip is `gap` mm away.
 
     Changes rows 12-14 of `angles` and returns the distance left over.
     """
@@ -415,7 +415,7 @@ def reach_with_thumb(rig: Rig, rest: np.ndarray, angles: np.ndarray, target: np.
     local_rotations(rig, angles, local)
     left = 0.0
     for _ in range(8):
-        for k in (14, 13, 12):
+        for k in (12, 13, 14):
             for a in range(2):
                 chain(rig, rest, local, rot, pos)
                 tip = end_point(rest, rot, pos, 15, rest[16])

@@ -24,10 +24,12 @@ def draw_mesh(
     inverse: np.ndarray,
     label: np.ndarray,
     tag: int,
+    closed: bool,
 ) -> None:
     """Draw a mesh, camera-frame mm, into `inverse` (h, w) float32 1/mm and `label` (h, w) uint8.
 
-    `camera` is (fx, fy, cx, cy) of the window. Triangles with a corner nearer than 40 mm are left out.
+    `camera` is (fx, fy, cx, cy) of the window. Triangles with a corner nearer than 40 mm are left out,
+    and those that face away if the mesh is `closed` (its triangles counter-clockwise seen from outside).
     """
     h, w = inverse.shape
     n = len(points)
@@ -58,7 +60,7 @@ def draw_mesh(
         if v0 > v1:
             continue
         area = (ub - ua) * (vc - va) - (uc - ua) * (vb - va)
-        if abs(area) < 1e-9:
+        if abs(area) < 1e-9 or (closed and area > 0):
             continue
         scale = np.float32(1.0) / area
         # Barycentric weights of b and c, and inverse depth, are affine in (u, v).
@@ -173,7 +175,7 @@ def prism(
 def tube(
     centers: np.ndarray, axes: np.ndarray, radii: np.ndarray, around: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An open tube of elliptical rings: centers (n, 3), radii (n, 2) along the first two columns of `axes`."""
+    """An open tube of elliptical rings: centers (n, 3), radii (n, 2) along two columns of `axes`."""
     rings = len(centers)
     points = np.empty((rings * around, 3))
     for i in range(rings):

@@ -87,9 +87,7 @@ SENSORS = (
     Sensor("sr305", 0.11, 476.0, 476.0, 640, 480, 280, 800, 0.5, 1.2, 0.125, 0.0, 0.5, 0.25, 0.05, 26, 0.15),
     # Active stereo (RealSense D4xx) in its own and in the colour camera's frame.
     Sensor("d4xx", 0.16, 612.0, 612.0, 640, 480, 330, 1100, 0.6, 2.5, 1.0, 1.5, 1.0, 0.20, 0.10, 50, 0.75),
-    Sensor(
-        "d4xx_wide", 0.08, 430.0, 430.0, 640, 480, 280, 1000, 0.6, 2.5, 1.0, 1.5, 1.0, 0.20, 0.10, 50, 0.6
-    ),
+    Sensor("d4wide", 0.08, 430.0, 430.0, 640, 480, 280, 1000, 0.6, 2.5, 1.0, 1.5, 1.0, 0.20, 0.10, 50, 0.6),
     Sensor("generic", 0.10, 380.0, 380.0, 640, 480, 250, 1000, 0.6, 2.0, 1.0, 0.0, 0.5, 0.10, 0.05, 0, 0.2),
 )
 
@@ -318,7 +316,7 @@ def compose(
 ) -> Scene:
     """Draw scene `index`: the window of the crop, or the `whole` frame of the sensor.
 
-    A camera that resolves the crop far more finely than its `size` pixels is drawn coarser, 1.35 samples
+    A camera that resolves the crop far more finely than its `size` pixels is drawn coarser, 1.25 samples
     a crop pixel: a nearest-neighbour crop cannot tell, and the window stays small.
     """
     state = seed_stream(seed, split, index, 1 if whole else 0)
@@ -341,9 +339,11 @@ def compose(
 
     # Place the hand: mean joint at a pixel and depth of the sensor's range.
     z = uniform(state, sensors[sensor, 5], sensors[sensor, 6])
-    margin = 0.16 if chance(state, 0.85) else 0.02
     cx, cy = (width - 1) / 2 + normal(state, 0.0, 4.0), (height - 1) / 2 + normal(state, 0.0, 4.0)
-    u, v = uniform(state, margin, 1 - margin) * width, uniform(state, margin, 1 - margin) * height
+    # Mostly far enough from the border to be seen whole, if the picture is large enough for that.
+    reach = 95.0 if chance(state, 0.85) else 0.0
+    edge_u, edge_v = min(reach * fx / z, 0.45 * width), min(reach * fy / z, 0.45 * height)
+    u, v = uniform(state, edge_u, width - edge_u), uniform(state, edge_v, height - edge_v)
     goal = np.array([(u - cx) * z / fx, (v - cy) * z / fy, z])
     for i in range(3):
         mean = 0.0
@@ -378,7 +378,7 @@ def compose(
 
     scale = 1.0
     if not whole:
-        scale = min(1.0, 1.35 * size / (2 * half * fx / center[2]))
+        scale = min(1.0, 1.25 * size / (2 * half * fx / center[2]))
     camera = np.array([fx * scale, fy * scale, (cx + 0.5) * scale - 0.5, (cy + 0.5) * scale - 0.5])
     frame_w, frame_h = int(width * scale), int(height * scale)
     left, top, right, bottom = 0, 0, frame_w, frame_h
@@ -396,14 +396,14 @@ def compose(
     label = np.zeros((h, w), np.uint8)
 
     flags = 0
-    draw_mesh(vertices, rig.faces, local, inverse, label, HAND)
+    draw_mesh(vertices, rig.faces, local, inverse, label, HAND, True)
     sleeve = chance(state, chances.sleeve)
     length = uniform(state, 230.0, 300.0) if whole else uniform(state, 170.0, 300.0)
     arm, arm_faces, cloth, cloth_faces, elbow = _forearm(rig, vertices, rotation, state, length, sleeve)
-    draw_mesh(arm, arm_faces, local, inverse, label, FOREARM)
+    draw_mesh(arm, arm_faces, local, inverse, label, FOREARM, False)
     if sleeve:
         flags |= 32
-        draw_mesh(cloth, cloth_faces, local, inverse, label, FOREARM)
+        draw_mesh(cloth, cloth_faces, local, inverse, label, FOREARM, False)
 
     everywhere = np.array([0.0, 0.0, 1.0])
     axes = np.empty((3, 3))
@@ -411,7 +411,7 @@ def compose(
         points, faces = _held(joints, rotation, state)
         if len(points) > 0:
             flags |= 2
-            draw_mesh(points, faces, local, inverse, label, OBJECT)
+            draw_mesh(points, faces, local, inverse, label, OBJECT, False)
     if chance(state, chances.occluder):
         flags |= 4
         random_rotation(state, axes)
@@ -420,7 +420,7 @@ def compose(
         place[1] += uniform(state, -70.0, 70.0)
         place[2] = max(center[2] - uniform(state, 50.0, 200.0), 120.0)
         points, faces = _anything(place, axes, state, 5.0, 28.0)
-        draw_mesh(points, faces, local, inverse, label, OBJECT)
+        draw_mesh(points, faces, local, inverse, label, OBJECT, False)
     if chance(state, chances.table):
         flags |= 1
         plane = np.empty(3)
@@ -443,10 +443,11 @@ def compose(
                     clear = min(clear, ((joints[j] - place) ** 2).sum())
                 if clear > (1.5 * big + 16.0) ** 2:
                     points, faces = _anything(place, axes, state, 0.4 * big, big)
-                    draw_mesh(points, faces, local, inverse, label, OBJECT)
+                    draw_mesh(points, faces, local, inverse, label, OBJECT, False)
     if chance(state, max(chances.body, 0.6) if whole else chances.body):
         flags |= 8
-        gap = uniform(state, 8.0, 130.0) if chance(state, 0.5) and not whole else uniform(state, 80.0, 400.0)
+        near = chance(state, 0.5) and not whole
+        gap = uniform(state, 8.0, 130.0) if near else uniform(state, 80.0, 400.0)
         radii = np.array(
             [uniform(state, 130.0, 190.0), uniform(state, 230.0, 300.0), uniform(state, 85.0, 130.0)]
         )
@@ -461,10 +462,10 @@ def compose(
         axes[1, 0], axes[1, 1] = np.sin(roll), np.cos(roll)
         axes[2, 2] = 1.0
         points, faces = ellipsoid(torso, axes, radii)
-        draw_mesh(points, faces, local, inverse, label, BODY)
+        draw_mesh(points, faces, local, inverse, label, BODY, False)
         head = torso - (radii[1] + uniform(state, 70.0, 110.0)) * axes[:, 1]
         points, faces = ellipsoid(head, axes, np.array([76.0, 105.0, 90.0]) * uniform(state, 0.9, 1.1))
-        draw_mesh(points, faces, local, inverse, label, BODY)
+        draw_mesh(points, faces, local, inverse, label, BODY, False)
     if chance(state, chances.second_hand):
         flags |= 16
         random_rotation(state, axes)
@@ -477,7 +478,7 @@ def compose(
             x, y, z = vertices[n, 0] - goal[0], vertices[n, 1] - goal[1], vertices[n, 2] - goal[2]
             for i in range(3):  # the mirror image of this hand, turned
                 mirrored[n, i] = place[i] - (spin[i, 0] * x + spin[i, 1] * y + spin[i, 2] * z)
-        draw_mesh(mirrored, rig.faces, local, inverse, label, OBJECT)
+        draw_mesh(mirrored, rig.faces, local, inverse, label, OBJECT, False)
     if whole or chance(state, chances.wall):
         tilt = np.array([normal(state, 0.0, 0.2), normal(state, 0.0, 0.2), -1.0])
         tilt /= np.sqrt((tilt**2).sum())
@@ -546,12 +547,10 @@ def _smear(inverse: np.ndarray, radius: int, tolerance: float, grow: bool) -> np
 
 
 @nb.njit(nogil=True, cache=True)
-def sense(
-    inverse: np.ndarray, label: np.ndarray, sensor: np.ndarray, fx: float, state: np.ndarray
-) -> np.ndarray:
-    """What a sensor (row of `sensor_table`) reads of a clean picture: depth (h, w) float32 mm, 0 = no reading.
+def sense(inverse: np.ndarray, sensor: np.ndarray, fx: float, state: np.ndarray) -> np.ndarray:
+    """What a sensor (row of `sensor_table`) reads of a clean picture: depth (h, w) mm, 0 = no reading.
 
-    `fx` is the focal length of the picture as drawn. The strength of every effect varies from image to image.
+    `fx` is the focal length of the picture as drawn. The strength of every effect varies by image.
     """
     h, w = inverse.shape
     depth = np.zeros((h, w), np.float32)
@@ -603,16 +602,22 @@ def sense(
             lattice[i, j] = slow * _bell(state)
     grazing = uniform(state, 4.0, 12.0)
     jump = uniform(state, 14.0, 30.0)
-    shuffle = np.uint64(0)
     for v in range(h):
         y = v * cells / h
         i = int(y)
         y -= i
         for u in range(w):
             su, sv = u, v
-            if ragged > 0:
+            iz = source[v, u]
+            # Inverse depth of the neighbours: an edge or a surface seen at a grazing angle.
+            left, right = source[v, max(u - 1, 0)], source[v, min(u + 1, w - 1)]
+            above, below = source[max(v - 1, 0), u], source[min(v + 1, h - 1), u]
+            low, high = min(left, right, above, below), max(left, right, above, below)
+            if high <= 0:
+                continue
+            if ragged > 0 and max(iz - low, high - iz) > jump * high * high:
+                # At edges the reading comes from somewhere near: two triangular offsets from one draw.
                 shuffle = next_u64(state)
-                # Two triangular offsets from one draw, rounded to whole pixels.
                 a = (shuffle & np.uint64(0xFFFF)) + ((shuffle >> np.uint64(16)) & np.uint64(0xFFFF))
                 b = ((shuffle >> np.uint64(32)) & np.uint64(0xFFFF)) + (shuffle >> np.uint64(48))
                 su = min(max(u + int(np.rint((np.float64(a) / 65536.0 - 1.0) * 1.6 * ragged)), 0), w - 1)
@@ -621,10 +626,6 @@ def sense(
             if iz <= 0 or hidden[sv, su]:
                 continue
             z = 1.0 / iz
-            # Inverse depth of the neighbours: an edge or a surface seen at a grazing angle.
-            left, right = source[sv, max(su - 1, 0)], source[sv, min(su + 1, w - 1)]
-            above, below = source[max(sv - 1, 0), su], source[min(sv + 1, h - 1), su]
-            low, high = min(left, right, above, below), max(left, right, above, below)
             change = max(iz - low, high - iz) * z * z
             if change > jump:
                 x = uniform(state, 0.0, 1.0)
