@@ -178,7 +178,7 @@ def fist(layer: HandLayer, angle: float = 0.9) -> torch.Tensor:
 
 
 def handedness(joints: np.ndarray) -> float:
-    """(Along the hand × towards the palm) · towards the thumb, positive for a right hand; fingers are bent."""
+    """(Along the hand × towards the palm) · towards the thumb; positive for a right hand, fingers bent."""
     along = joints[9] - joints[0]
     palmwards = (joints[[8, 12, 16, 20]] - joints[[5, 9, 13, 17]]).mean(0)
     across = joints[5] - joints[17]

@@ -1,0 +1,56 @@
+"""What can be imported, and what importing costs. A change of the public names is an edit of this list."""
+
+import importlib
+import importlib.metadata
+import json
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import handgraph
+
+PUBLIC = {
+    "handgraph": """
+        CheckpointError ConfigError Crop FormatError Hand HandgraphError InputError MissingExtraError
+        PinholeCamera
+    """,
+    "handgraph.formats": """
+        ImageHands Predictions from_document read_coco read_json read_parquet to_document write_coco
+        write_coco_results write_json write_parquet
+    """,
+    "handgraph.hand_model": """
+        HandLayer HandMesh HandModel Side TIP_VERTICES load_mano load_open_hand rotation_matrices
+    """,
+}
+HEAVY = ("torch", "numba", "matplotlib", "pyarrow", "trimesh", "scipy", "onnx", "onnxruntime", "tensorboard")
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(handgraph.__path__, "handgraph.")
+    if module.name != "handgraph.__main__"
+)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_these(name):
+    module = importlib.import_module(name)
+    assert sorted(module.__all__) == sorted(PUBLIC[name].split())
+    for public in module.__all__:
+        assert getattr(module, public) is not None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_imports(name):
+    importlib.import_module(name)
+
+
+def test_importing_handgraph_is_light():
+    """The name alone, `handgraph --help` and a look at the camera must not wait for PyTorch or a compiler."""
+    code = "import handgraph, json, sys; print(json.dumps(list(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(HEAVY) & {name.partition(".")[0] for name in json.loads(shown.stdout)}
+
+
+def test_version_is_the_packages_own():
+    assert handgraph.__version__ == importlib.metadata.version("handgraph")
