@@ -69,7 +69,7 @@ def parse_floats(path: Path, lines: list[str], width: int, first_line: int = 1) 
 
 
 def load_mat(path: Path, *names: str) -> dict[str, Any]:
-    """The named arrays of a MATLAB file (version 5 to 7).
+    """The named variables of a MATLAB file (version 5 to 7), all of them where none is named.
 
     Raises MissingExtraError without SciPy, FormatError when the file is damaged or lacks a name.
     """
@@ -82,7 +82,7 @@ def load_mat(path: Path, *names: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; the dataset is copied only in part")
     try:
-        content = loadmat(str(path), variable_names=list(names))
+        content = loadmat(str(path), variable_names=list(names) or None)
     except NotImplementedError as error:
         raise FormatError(f"{path}: a MATLAB 7.3 (HDF5) file; save it as version 7 (-v7)") from error
     except Exception as error:  # SciPy meets damage with a dozen kinds of exception

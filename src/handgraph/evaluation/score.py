@@ -186,7 +186,7 @@ def _in_camera(
 
 
 def _refuse_turned(path: Path, predicted: np.ndarray, true: np.ndarray) -> None:
-    """An error of hundreds of millimetres that vanishes with y turned over is a wrong format, not a bad method."""
+    """A large error that vanishes with y turned over is a wrong format, not a bad method."""
     as_read, turned = (
         float(np.linalg.norm(predicted * signs - true, axis=-1).mean())
         for signs in (np.ones(3), np.array([1.0, -1.0, 1.0]))
