@@ -36,9 +36,11 @@ def sample_angles(count: int, rng: np.random.Generator) -> np.ndarray:
     opposition = np.clip(0.5 * shared[:, 0] + rng.normal(0.15, 0.3, count), 0, 1)
     angles[:, 12, 0] = -15 + 40 * opposition + rng.normal(0, 8, count)
     angles[:, 12, 1] = rng.normal(5, 12, count)
-    angles[:, 12, 2] = 10 * opposition
+    angles[:, 12, 2] = -20 * opposition
     angles[:, 13, 0] = 5 + 40 * opposition + rng.normal(0, 10, count)
     angles[:, 14, 0] = 5 + 40 * opposition + rng.normal(0, 18, count)
+    # A little play everywhere, so that no component has zero variance (and an arbitrary direction).
+    angles += rng.normal(0, 0.6, angles.shape)
     return np.clip(np.radians(angles), limits[..., 0], limits[..., 1])
 
 

@@ -179,7 +179,7 @@ def close_wrist(
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     rings = [ellipse * low[:, None] + [FIRST_RING_X, 0.0, 0.0], ellipse + np.array([WRIST_CUT_X, 0.0, 0.0])]
     # Shallow dome, so that smooth normals on the wrist ring stay those of the arm.
-    rings += [ellipse * r + [WRIST_CUT_X + x, 0.0, 0.0] for r, x in ((0.94, 1.6), (0.5, 2.6))]
+    rings += [ellipse * r + [WRIST_CUT_X + x, 0.0, 0.0] for r, x in ((0.88, 1.8), (0.5, 2.7))]
     ids = [len(vertices) + RING * i + np.arange(RING) for i in range(len(rings))]
     centre = len(vertices) + RING * len(rings)
     loop = _boundary_loop(faces)
