@@ -341,7 +341,7 @@ def compose(
     z = uniform(state, sensors[sensor, 5], sensors[sensor, 6])
     cx, cy = (width - 1) / 2 + normal(state, 0.0, 4.0), (height - 1) / 2 + normal(state, 0.0, 4.0)
     # Mostly far enough from the border to be seen whole, if the picture is large enough for that.
-    reach = 95.0 if chance(state, 0.85) else 0.0
+    reach = 95.0 if chance(state, 0.92) else 20.0
     edge_u, edge_v = min(reach * fx / z, 0.45 * width), min(reach * fy / z, 0.45 * height)
     u, v = uniform(state, edge_u, width - edge_u), uniform(state, edge_v, height - edge_v)
     goal = np.array([(u - cx) * z / fx, (v - cy) * z / fy, z])
@@ -398,7 +398,7 @@ def compose(
     flags = 0
     draw_mesh(vertices, rig.faces, local, inverse, label, HAND, True)
     sleeve = chance(state, chances.sleeve)
-    length = uniform(state, 230.0, 300.0) if whole else uniform(state, 170.0, 300.0)
+    length = uniform(state, 230.0, 300.0) if whole else uniform(state, 200.0, 300.0)
     arm, arm_faces, cloth, cloth_faces, elbow = _forearm(rig, vertices, rotation, state, length, sleeve)
     draw_mesh(arm, arm_faces, local, inverse, label, FOREARM, False)
     if sleeve:
@@ -554,7 +554,7 @@ def sense(inverse: np.ndarray, sensor: np.ndarray, fx: float, state: np.ndarray)
     """
     h, w = inverse.shape
     depth = np.zeros((h, w), np.float32)
-    strength = uniform(state, 0.3, 1.6)
+    strength = uniform(state, 0.15, 1.35)
     sigma, sigma2 = sensor[7] * strength, sensor[8] * strength
     step, step2 = sensor[9], sensor[10]
     ragged = sensor[11] * uniform(state, 0.2, 1.4)
