@@ -3,9 +3,9 @@
 import importlib
 import importlib.metadata
 import json
-import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,10 +25,11 @@ PUBLIC = {
     """,
 }
 HEAVY = ("torch", "numba", "matplotlib", "pyarrow", "trimesh", "scipy", "onnx", "onnxruntime", "tensorboard")
+PACKAGE = Path(handgraph.__file__).parent
 MODULES = sorted(
-    module.name
-    for module in pkgutil.walk_packages(handgraph.__path__, "handgraph.")
-    if module.name != "handgraph.__main__"
+    ".".join(("handgraph", *file.relative_to(PACKAGE).with_suffix("").parts))
+    for file in PACKAGE.rglob("*.py")
+    if file.name not in ("__init__.py", "__main__.py")
 )
 
 
