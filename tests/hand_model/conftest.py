@@ -52,3 +52,9 @@ def model() -> HandModel:
 @pytest.fixture(scope="session")
 def small_model() -> HandModel:
     return random_model(vertices=40)
+
+
+@pytest.fixture
+def fields() -> dict[str, np.ndarray]:
+    """MANO's fields, fresh for each test."""
+    return random_fields()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ..errors import FormatError
 
@@ -55,32 +55,32 @@ class HandModel:
             range, weights that do not sum to one, or a kinematic tree that is not MANO's.
     """
 
-    v_template: Float[np.ndarray, "V 3"]
-    """Vertices of the mean hand at the flat pose, metres."""
-    shapedirs: Float[np.ndarray, "V 3 10"]
-    """Displacement per unit of each shape coefficient, metres."""
-    posedirs: Float[np.ndarray, "V 3 135"]
-    """Displacement per element of the 15 row-major matrices R − I of the finger joints, metres."""
-    J_regressor: Float[np.ndarray, "16 V"]
-    """Rest joints from shaped vertices; rows sum to one."""
-    weights: Float[np.ndarray, "V 16"]
-    """Skinning weights; rows sum to one."""
-    faces: Int[np.ndarray, "F 3"]
-    """Triangles, counter-clockwise seen from outside."""
-    parents: Int[np.ndarray, " 16"]
-    """Parent of each joint, −1 at the wrist; always `PARENTS`."""
-    hands_components: Float[np.ndarray, "45 45"]
-    """Principal poses as rows, most important first: axis-angle of the 15 finger joints."""
-    hands_mean: Float[np.ndarray, " 45"]
-    """The mean pose, axis-angle; zero pose is the flat hand."""
-    tip_vertices: Int[np.ndarray, " 5"]
-    """The vertex that stands for each fingertip, thumb to little finger."""
+    v_template: np.ndarray
+    """(V, 3) Vertices of the mean hand at the flat pose, metres."""
+    shapedirs: np.ndarray
+    """(V, 3, 10) Displacement per unit of each shape coefficient, metres."""
+    posedirs: np.ndarray
+    """(V, 3, 135) Displacement per element of the finger joints' 15 row-major matrices R − I, metres."""
+    J_regressor: np.ndarray
+    """(16, V) Rest joints from shaped vertices; rows sum to one."""
+    weights: np.ndarray
+    """(V, 16) Skinning weights; rows sum to one."""
+    faces: np.ndarray
+    """(F, 3) Triangles, counter-clockwise seen from outside."""
+    parents: np.ndarray
+    """(16,) Parent of each joint, −1 at the wrist; always `PARENTS`."""
+    hands_components: np.ndarray
+    """(45, 45) Principal poses as rows, most important first: axis-angle of the 15 finger joints."""
+    hands_mean: np.ndarray
+    """(45,) The mean pose, axis-angle; zero pose is the flat hand."""
+    tip_vertices: np.ndarray
+    """(5,) The vertex that stands for each fingertip, thumb to little finger."""
     side: Side
     name: str
-    joint_axes: Float[np.ndarray, "15 3 3"] | None = None
-    """Rows: flexion, abduction and twist axis of each finger joint in the rest frame, where known."""
-    joint_limits: Float[np.ndarray, "15 3 2"] | None = None
-    """Least and greatest flexion, abduction and twist, radians, where known."""
+    joint_axes: np.ndarray | None = None
+    """(15, 3, 3) Rows: flexion, abduction, twist axis of each finger joint in the rest frame, where known."""
+    joint_limits: np.ndarray | None = None
+    """(15, 3, 2) Least and greatest flexion, abduction and twist, radians, where known."""
     shape_names: tuple[str, ...] = ()
     """What each shape coefficient means, where known."""
     corrections: tuple[str, ...] = ()
@@ -347,7 +347,8 @@ def _left_shape_fault(model: HandModel, path: Path) -> str | None:
     With a MANO_RIGHT file beside it: the x rows are faulty if they equal the right hand's.
     Without: the shape component that moves the mesh most is the hand's size, in MANO's data as in any
     population, so it must lengthen the hand (x) where it broadens it (z). Components that were not mirrored
-    shorten it. Growth along an axis is the slope of displacement over position.
+    shorten it. Growth along an axis is the correlation of displacement with position; where it is weak along
+    either axis nothing is concluded and nothing changed.
     """
     for beside in (path.with_name(_other_name(path.name)), path.with_name("MANO_RIGHT.pkl")):
         if beside != path and beside.is_file():
@@ -360,8 +361,12 @@ def _left_shape_fault(model: HandModel, path: Path) -> str | None:
                 return f"its x rows equal those of {beside.name}" if same else None
     centred = model.v_template - model.v_template.mean(axis=0)
     size = int(np.square(model.shapedirs).sum(axis=(0, 1)).argmax())
-    growth = (centred * model.shapedirs[:, :, size]).sum(axis=0)
-    return "they shorten the hand where they broaden it" if growth[0] * growth[2] < 0 else None
+    moved = model.shapedirs[:, :, size] - model.shapedirs[:, :, size].mean(axis=0)
+    spread = np.sqrt(np.square(centred).sum(axis=0) * np.square(moved).sum(axis=0)) + 1e-30
+    lengthens, _, broadens = (centred * moved).sum(axis=0) / spread
+    if min(abs(lengthens), abs(broadens)) > 0.25 and lengthens * broadens < 0:
+        return "they shorten the hand where they broaden it"
+    return None
 
 
 def _other_name(name: str) -> str:
@@ -562,6 +567,7 @@ class _Scalar(_StandIn):
         return _rebuilt(field, self.arguments[1], self.arguments[0], (), "C")
 
 
+# Module names of Python 2 and 3, and of old and new NumPy and SciPy.
 _STAND_INS: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
@@ -577,9 +583,12 @@ _STAND_INS: dict[tuple[str, str], type] = {
     ("scipy.sparse._csr", "csr_matrix"): _SparseRows,
     ("chumpy.ch", "Ch"): _Ch,
     ("chumpy.reordering", "Select"): _Select,
+    ("copy_reg", "_reconstructor"): _Reconstructor,
     ("copyreg", "_reconstructor"): _Reconstructor,
     ("_codecs", "encode"): _Encode,
+    ("__builtin__", "object"): _Ignored,
     ("builtins", "object"): _Ignored,
+    ("__builtin__", "set"): _Ignored,
     ("builtins", "set"): _Ignored,
 }
 

@@ -208,7 +208,7 @@ class HandLayer(nn.Module):
             joints = self._in_order(joints, vertices[:, self._tips])
         else:
             vertices, joints = _Mesh.apply(self, *inputs)
-        return HandMesh(vertices.reshape(*batch, -1, 3), joints.reshape(*batch, 21, 3))
+        return HandMesh(vertices.reshape(*batch, *vertices.shape[1:]), joints.reshape(*batch, 21, 3))
 
     def joints_from_rotations(
         self,
@@ -296,19 +296,25 @@ def _tracing() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-# A rotation matrix is quadratic in its unit quaternion (w, x, y, z): R (row-major, 9) = (q ⊗ q) (16) @ terms.
-_ROTATION_TERMS = [[0.0] * 9 for _ in range(16)]
-for _entry, _products in enumerate(
-    (
-        {"ww": 1, "xx": 1, "yy": -1, "zz": -1}, {"xy": 2, "wz": -2}, {"xz": 2, "wy": 2},
-        {"xy": 2, "wz": 2}, {"ww": 1, "xx": -1, "yy": 1, "zz": -1}, {"yz": 2, "wx": -2},
-        {"xz": 2, "wy": -2}, {"yz": 2, "wx": 2}, {"ww": 1, "xx": -1, "yy": -1, "zz": 1},
-    )
-):  # fmt: skip
-    for (_i, _j), _factor in _products.items():
-        # Spread over q_i q_j and q_j q_i, so that the form is symmetric.
-        _ROTATION_TERMS["wxyz".index(_i) * 4 + "wxyz".index(_j)][_entry] += _factor / 2
-        _ROTATION_TERMS["wxyz".index(_j) * 4 + "wxyz".index(_i)][_entry] += _factor / 2
+def _rotation_terms() -> list[list[float]]:
+    """Rotations are quadratic in unit quaternions (w, x, y, z): R (9, row-major) = (q ⊗ q) (16) @ terms.
+
+    The coefficients of q_i q_j and q_j q_i are equal.
+    """
+    entries: tuple[dict[tuple[int, int], float], ...] = (
+        {(0, 0): 1, (1, 1): 1, (2, 2): -1, (3, 3): -1}, {(1, 2): 2, (0, 3): -2}, {(1, 3): 2, (0, 2): 2},
+        {(1, 2): 2, (0, 3): 2}, {(0, 0): 1, (1, 1): -1, (2, 2): 1, (3, 3): -1}, {(2, 3): 2, (0, 1): -2},
+        {(1, 3): 2, (0, 2): -2}, {(2, 3): 2, (0, 1): 2}, {(0, 0): 1, (1, 1): -1, (2, 2): -1, (3, 3): 1},
+    )  # fmt: skip
+    terms = [[0.0] * 9 for _ in range(16)]
+    for entry, products in enumerate(entries):
+        for (i, j), factor in products.items():
+            terms[4 * i + j][entry] += factor / 2
+            terms[4 * j + i][entry] += factor / 2
+    return terms
+
+
+_ROTATION_TERMS = _rotation_terms()
 
 
 def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -362,8 +368,8 @@ class _Rotations(torch.autograd.Function):
 def _skin(
     features: Float[Tensor, "n 145"],
     transforms: Float[Tensor, "n 16 3 4"],
-    template: Float[Tensor, " 3*V"],
-    directions: Float[Tensor, "145 3*V"],
+    template: Float[Tensor, " C"],
+    directions: Float[Tensor, "145 C"],
     weights: Float[Tensor, "16 V"],
 ) -> Float[Tensor, "n V 3"]:
     """Posed vertices: the corrected rest hand, moved by the weighted mean of its joints' transforms."""
