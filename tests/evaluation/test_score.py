@@ -12,7 +12,7 @@ from handgraph.evaluation.score import read_predictions, score
 
 REAL = Path(os.environ.get("HANDGRAPH_REAL", "nowhere"))
 QUICK = {"CVPR18_NYU_denseReg_ori.txt.xz", "CVPR18_ICVL_HandPointNet_ori.mat", "CVWW15_ICVL_Prior.txt.xz"}
-FORMATS = {"uvd": "uvd", "xyz_ydown": "xyz", "xyz_yup": "xyz_yup"}
+FORMATS = {"uvd": "uvd", "xyz_ydown": "xyz", "xyz_yup": "xyz"}
 
 
 def published():
@@ -74,14 +74,19 @@ def test_every_form_of_the_same_predictions_has_the_same_error(labels, tmp_path)
     packed.write_bytes(lzma.compress(uvd_file.read_bytes()))
     savemat(tmp_path / "a.mat", {"joint_est_wld_xyz": xyz})
     named = save(tmp_path / "b.txt", xyz, [f"depth_1_{n:07d}.png" for n in range(1, 6)])
-    for path, format in (
-        (uvd_file, "uvd"), (packed, "uvd"), (tmp_path / "a.mat", "xyz"), (named, "xyz"),
-        (save(tmp_path / "c.txt", up), "xyz_yup"), (save(tmp_path / "d.txt", up * [1, 1, -1]), "xyz_yup"),
-    ):  # fmt: skip
+    for path, format, axes in (
+        (uvd_file, "uvd", "y down"),
+        (packed, "uvd", "y down"),
+        (tmp_path / "a.mat", "xyz", "y down"),
+        (named, "xyz", "y down"),
+        (save(tmp_path / "c.txt", up), "xyz", "y up"),
+        (save(tmp_path / "d.txt", up * [1, 1, -1]), "xyz", "y up"),
+    ):
         found = score(path, truth, "nyu", format)
         assert found["mean_mm"] == pytest.approx(10, abs=1e-3)
         np.testing.assert_allclose(found["per_joint_mm"], 10, atol=1e-3)
         assert (found["success"]["5"], found["success"]["15"], found["n"]) == (0, 1, 5)
+        assert found["axes"] == axes
 
 
 def test_all_36_points_of_nyu_are_cut_to_the_14(labels, tmp_path):
@@ -93,11 +98,19 @@ def test_all_36_points_of_nyu_are_cut_to_the_14(labels, tmp_path):
     assert score(save(tmp_path / "a.txt", every), truth, "nyu")["mean_mm"] == pytest.approx(0, abs=1e-3)
 
 
-def test_y_the_wrong_way_up_is_refused(labels, tmp_path):
+def test_pixels_counted_upwards_are_refused(labels, tmp_path):
+    truth, uvd, _ = labels
+    path = save(tmp_path / "a.txt", uvd * [1, -1, 1] + np.array([0, 480, 0]))
+    with pytest.raises(InputError, match=r"a\.txt: .* mm off as uvd, 0\.0 mm with y turned over"):
+        score(path, truth, "nyu")
+
+
+def test_a_bad_method_is_not_turned_over_to_look_better(labels, tmp_path):
     truth, _, xyz = labels
-    path = save(tmp_path / "a.txt", xyz * [1, -1, 1])
-    with pytest.raises(InputError, match=r"a\.txt: .* mm off as read, 1\d\.\d mm with y turned over"):
-        score(path, truth, "nyu", "xyz")
+    wild = xyz + np.random.default_rng(1).normal(0, 150, xyz.shape)
+    found = score(save(tmp_path / "a.txt", wild), truth, "nyu", "xyz")
+    assert found["axes"] == "y down"
+    assert found["mean_mm"] > 100
 
 
 def test_files_that_do_not_fit(labels, tmp_path):

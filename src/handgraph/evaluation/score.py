@@ -19,7 +19,7 @@ from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.evaluation.metrics import JointErrors
 from handgraph.skeleton import NYU14_OF_36
 
-Format = Literal["uvd", "xyz", "xyz_yup"]
+Format = Literal["uvd", "xyz"]
 _LARGEST_BYTES = 500_000_000
 
 
@@ -44,28 +44,33 @@ def score(predictions: str | Path, truth: str | Path, dataset: str, format: Form
     """Errors of a prediction file against the dataset's published labels (u px, v px, depth mm).
 
     dataset    nyu, icvl or msra: decides camera and joints
-    format     of the predictions: `uvd` (px, px, mm), `xyz` (mm, camera frame, y down) or `xyz_yup` (mm in
-               the axes of NYU's and MSRA's own labels)
+    format     of the predictions: `uvd` (px, px, mm) or `xyz` (mm; y down as DenseReg writes it or y up as
+               in NYU's own labels, z forward or, as in MSRA's, backward)
 
     Returns `mean_mm`, `median_mm` over all joints of all frames, `per_joint_mm`, `success` (by threshold in
-    mm the fraction of frames whose worst joint is within it), `pck`, `mean_mm_interval95`, `n`, and `part`,
-    the split that a file with fewer frames than the labels covers (None: all of them).
+    mm the fraction of frames whose worst joint is within it), `pck`, `mean_mm_interval95`, `n`, `part`, the
+    split that a file with fewer frames than the labels covers (None: all of them), and `axes`, how y was
+    read.
 
-    Raises InputError where the two files do not belong together, or the predictions fit far better with y
-    turned over; FormatError for damaged files; ConfigError for an unknown dataset or format.
+    Raises InputError where the two files do not belong together; FormatError for damaged files; ConfigError
+    for an unknown dataset or format.
     """
     if dataset not in _PROTOCOLS:
         raise ConfigError(f"no published protocol for dataset {dataset!r}; there are {', '.join(_PROTOCOLS)}")
     if format not in get_args(Format):
         raise ConfigError(f"format is {format!r}, expected one of {', '.join(get_args(Format))}")
     protocol = _PROTOCOLS[dataset]
-    predicted = _in_camera(read_predictions(predictions, protocol.joints, protocol.subset), format, protocol)
-    true = _in_camera(read_predictions(truth, protocol.joints, protocol.subset), "uvd", protocol)
+    predicted = read_predictions(predictions, protocol.joints, protocol.subset)
+    true = protocol.camera.xyz_from_uvd(read_predictions(truth, protocol.joints, protocol.subset))
+    if format == "uvd":
+        predicted = protocol.camera.xyz_from_uvd(predicted)
+    elif np.median(predicted[..., 2]) < 0:
+        predicted = predicted * [1.0, 1.0, -1.0]
     part = protocol.parts.get(len(predicted)) if len(predicted) < len(true) else None
     if len(predicted) != len(true) and part is None:
         raise InputError(f"{predictions}: {len(predicted)} frames, but {truth} labels {len(true)}")
     true = true[: len(predicted)]
-    _refuse_turned(Path(predictions), predicted, true)
+    predicted, axes = _turned_to(Path(predictions), predicted, true, may_turn=format == "xyz")
     measured = JointErrors().update(predicted, true).compute()
     return {
         "mean_mm": measured["mpjpe_mm"],
@@ -76,6 +81,7 @@ def score(predictions: str | Path, truth: str | Path, dataset: str, format: Form
         "pck": measured["pck"],
         "n": measured["n"],
         "part": part,
+        "axes": axes,
     }
 
 
@@ -173,26 +179,22 @@ def _expect_order(path: Path, names: list[str]) -> None:
         before = here
 
 
-def _in_camera(
-    values: Float[np.ndarray, "n j 3"], format: Format, protocol: _Protocol
-) -> Float[np.ndarray, "n j 3"]:
-    """Camera frame, mm, y down."""
-    if format == "uvd":
-        return protocol.camera.xyz_from_uvd(values)
-    if format == "xyz":
-        return values
-    z_sign = -1.0 if np.median(values[..., 2]) < 0 else 1.0  # MSRA looks along −z
-    return values * [1.0, -1.0, z_sign]
+def _turned_to(
+    path: Path, predicted: Float[np.ndarray, "n j 3"], true: Float[np.ndarray, "n j 3"], *, may_turn: bool
+) -> tuple[Float[np.ndarray, "n j 3"], str]:
+    """The predictions with y down, and which way it was, since xyz files are published both ways.
 
-
-def _refuse_turned(path: Path, predicted: np.ndarray, true: np.ndarray) -> None:
-    """A large error that vanishes with y turned over is a wrong format, not a bad method."""
-    as_read, turned = (
-        float(np.linalg.norm(predicted * signs - true, axis=-1).mean())
-        for signs in (np.ones(3), np.array([1.0, -1.0, 1.0]))
+    Only an error that more than halves when y is turned over decides for y up; a bad method does not.
+    """
+    up = np.array([1.0, -1.0, 1.0])
+    down_mm, up_mm = (
+        float(np.linalg.norm(predicted * signs - true, axis=-1).mean()) for signs in (np.ones(3), up)
     )
-    if turned < as_read / 2:
+    if up_mm >= down_mm / 2:
+        return predicted, "y down"
+    if not may_turn:
         raise InputError(
-            f"{path}: {as_read:.1f} mm off as read, {turned:.1f} mm with y turned over; "
-            "give format xyz for y down, xyz_yup for y up"
+            f"{path}: {down_mm:.1f} mm off as uvd, {up_mm:.1f} mm with y turned over; "
+            "these pixels do not count downwards"
         )
+    return predicted * up, "y up"
