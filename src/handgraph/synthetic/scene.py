@@ -105,8 +105,8 @@ class Chances(NamedTuple):
 
     table: float = 0.30
     """A plane under or behind the hand, reaching into the cube."""
-    held: float = 0.13
-    """Something held, outside the grasp family (there it is one in two)."""
+    held: float = 0.22
+    """Something held, where the hand has room for it (in the grasp family four times in five)."""
     occluder: float = 0.09
     clutter: float = 0.5
     """Things lying on the table, where there is one."""
@@ -360,7 +360,7 @@ def compose(
         far = max(far, float(vertices[n, 2]))
 
     # The crop: about the mean joint or the visible surface, jittered, sometimes towards the arm.
-    half = uniform(state, 112.0, 162.0)
+    half = uniform(state, 108.0, 162.0)
     center = goal.copy()
     if chance(state, 0.4):
         center[:] = surface
@@ -369,11 +369,11 @@ def compose(
     kind = uniform(state, 0.0, 1.0)
     if kind < 0.35:
         sigma = 7.0
-    elif kind > 0.88:
-        sigma = 26.0
-    slip = abs(normal(state, 0.0, 24.0)) if chance(state, 0.25) else 0.0
+    elif kind > 0.87:
+        sigma = 30.0
+    slip = abs(normal(state, 0.0, 30.0)) if chance(state, 0.25) else 0.0
     for i in range(3):
-        center[i] += min(max(normal(state, 0.0, sigma), -50.0), 50.0) + slip * rotation[i, 0]
+        center[i] += min(max(normal(state, 0.0, sigma), -60.0), 60.0) + slip * rotation[i, 0]
     center[2] = max(center[2], 100.0)
 
     scale = 1.0
@@ -407,7 +407,7 @@ def compose(
 
     everywhere = np.array([0.0, 0.0, 1.0])
     axes = np.empty((3, 3))
-    if chance(state, 0.5 if family == 4 else chances.held):
+    if chance(state, 0.8 if family == 4 else chances.held):
         points, faces = _held(joints, rotation, state)
         if len(points) > 0:
             flags |= 2
