@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
+@runtime_checkable
+@runtime_checkable
 class Data(Protocol):
     """What the loop asks of training data."""
 
