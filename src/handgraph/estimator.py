@@ -1,0 +1,187 @@
+"""`load(name)` → `Estimator`: a depth frame in, `Hand`s out; the path of users and command line.
+
+frame → candidates (`localize`) → `Crop` → network → `decode` → the crop moved to the predicted hand, once
+more → `Hand`. Arrays are NumPy outside, tensors inside; no step is written twice elsewhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+from typing import Any, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from handgraph.camera import Crop, PinholeCamera
+from handgraph.errors import CheckpointError, ConfigError, InputError
+from handgraph.hand import Hand, Side
+from handgraph.images import assumed_camera, checked_depth
+from handgraph.localize import Candidate, find_hands
+from handgraph.networks.hourglass import folded
+from handgraph.training.checkpoint import find_system, load_system
+
+Box = tuple[float, float, float, float]
+
+ASSUMED_CAMERA = "; the camera is assumed, so sizes and distances from the optical axis are approximate"
+
+CANDIDATES = 3
+"""Places in a frame that the network looks at when the first one does not convince it."""
+SURE_SCORE = 0.6
+"""With this score the first candidate is the hand."""
+LEAST_SCORE = 0.15
+"""Below this score there is no hand."""
+
+
+def weights_path(name: str) -> Path:
+    """The file of a system's shipped weights, whether it is there or not."""
+    return Path(str(files("handgraph") / "weights" / f"{name}.safetensors"))
+
+
+def load(name: str | None = None, *, checkpoint: str | Path | None = None) -> "Estimator":
+    """An estimator with the shipped weights of system `name`, or with those of a `checkpoint`.
+
+    >>> estimate = load("jgr_p2o")
+    >>> hands = estimate(depth_mm, camera=PinholeCamera(588.0, 587.0, 320.0, 240.0))
+
+    `checkpoint` is a weights file or training checkpoint such as `run/best`; given both, `name` must be the
+    system it holds. Raises ConfigError for an unknown name, CheckpointError for weights that are missing,
+    damaged or of another architecture.
+    """
+    if checkpoint is None:
+        name = name or "jgr_p2o"
+        find_system(name)
+        if not weights_path(name).is_file():
+            raise CheckpointError(
+                f"{name}: no weights are shipped with this installation; train it and give the checkpoint"
+            )
+        return Estimator(*load_system(weights_path(name)))
+    module, system_name, config, meta = load_system(checkpoint)
+    if name is not None and name != system_name:
+        raise CheckpointError(f"{checkpoint}: holds weights of {system_name}, not of {name}")
+    return Estimator(module, system_name, config, meta)
+
+
+class Estimator:
+    """Finds the hand in depth frames and its 21 joints. Make one with `load`.
+
+    name, config, meta   what the weights are: system, its `Config`, and how they were trained
+    """
+
+    def __init__(self, module: nn.Module, name: str, config: Any, meta: dict[str, Any] | None = None) -> None:
+        self.name, self.config, self.meta = name, config, meta or {}
+        self._system: ModuleType = find_system(name)
+        if config.joints != 21:
+            raise ConfigError(f"{name}: predicts {config.joints} joints, a hand has 21: evaluate it instead")
+        self._module = folded(module)
+
+    @overload
+    def __call__(
+        self,
+        depth_mm: np.ndarray,
+        camera: PinholeCamera | None = ...,
+        box: Box | None = ...,
+        side: Side = ...,
+    ) -> list[Hand]: ...
+
+    @overload
+    def __call__(
+        self,
+        depth_mm: Sequence[np.ndarray],
+        camera: PinholeCamera | None = ...,
+        box: Box | None = ...,
+        side: Side = ...,
+    ) -> list[list[Hand]]: ...
+
+    def __call__(
+        self,
+        depth_mm: np.ndarray | Sequence[np.ndarray],
+        camera: PinholeCamera | None = None,
+        box: Box | None = None,
+        side: Side = "right",
+    ) -> list[Hand] | list[list[Hand]]:
+        """The most convincing hand in a frame (H, W) of millimetres, or an empty list where there is none.
+
+        depth_mm   one frame, 0 = no reading, or a sequence of frames, which gives a list for each
+        camera     that took it; assumed where it is None, and then the hand's `frame` says so
+        box        x, y, w, h in pixels, to look for the hand only there
+        side       a depth frame does not say which hand it shows: say "left" for a left one
+
+        Raises FormatError for an array that is no depth frame, InputError for a box outside it.
+        """
+        if side not in ("left", "right"):
+            raise InputError(f"side is {side!r}, expected 'left' or 'right'")
+        if isinstance(depth_mm, np.ndarray):
+            return self._hands(checked_depth(depth_mm, "depth frame"), camera, box, side)
+        return [
+            self._hands(checked_depth(frame, f"depth frame {index}"), camera, box, side)
+            for index, frame in enumerate(depth_mm)
+        ]
+
+    def _hands(
+        self, depth_mm: Float[np.ndarray, "h w"], camera: PinholeCamera | None, box: Box | None, side: Side
+    ) -> list[Hand]:
+        height, width = depth_mm.shape
+        known = camera or assumed_camera(width, height)
+        candidates = _find(depth_mm, known, box, side)
+        if not candidates:
+            return []
+        hand = self._at(depth_mm, known, side, candidates[:1])[0]
+        if hand.score < SURE_SCORE and len(candidates) > 1:
+            hand = max(hand, *self._at(depth_mm, known, side, candidates[1:]), key=lambda one: one.score)
+        assert hand.joints_mm is not None
+        # The mean of the joints is steadier than the mean of what is visible, with forearm and all.
+        again = Candidate(
+            hand.joints_mm.mean(axis=0), candidates[0].cube_mm, candidates[0].box_px, hand.score
+        )
+        hand = max(hand, *self._at(depth_mm, known, side, [again]), key=lambda one: one.score)
+        if hand.score < LEAST_SCORE:
+            return []
+        return [hand if camera else replace(hand, frame=hand.frame + ASSUMED_CAMERA)]
+
+    def _at(
+        self,
+        depth_mm: Float[np.ndarray, "h w"],
+        camera: PinholeCamera,
+        side: Side,
+        candidates: Sequence[Candidate],
+    ) -> list[Hand]:
+        """What the network sees at each candidate, in one batch."""
+        crops = [
+            Crop.cube(one.center_xyz_mm, one.cube_mm, camera, self.config.input_size, mirrored=side == "left")
+            for one in candidates
+        ]
+        images = np.stack([crop.apply_depth(depth_mm) for crop in crops])[:, None]
+        with torch.inference_mode():
+            output = self._module(torch.from_numpy(images))
+            hands: list[Hand] = self._system.decode(output, crops)
+        return hands
+
+
+def _find(
+    depth_mm: Float[np.ndarray, "h w"], camera: PinholeCamera, box: Box | None, side: Side
+) -> list[Candidate]:
+    """Candidates of a frame; for a left hand those of the mirrored frame, mirrored back.
+
+    So a left hand gives exactly the mirror image of what its mirror image gives as a right one: the finder's
+    grid and its random planes would not look at both alike.
+    """
+    if side == "right":
+        return find_hands(depth_mm, camera, box_px=box, limit=CANDIDATES)
+    last = depth_mm.shape[1] - 1
+    seen = PinholeCamera(camera.fx, camera.fy, last - camera.cx, camera.cy)
+    if box is not None:
+        box = (last + 1 - box[0] - box[2], *box[1:])
+    found = find_hands(depth_mm[:, ::-1], seen, box_px=box, limit=CANDIDATES)
+    flip = np.array([-1.0, 1.0, 1.0])
+    return [
+        replace(
+            one,
+            center_xyz_mm=one.center_xyz_mm * flip,
+            box_px=(last + 1 - one.box_px[0] - one.box_px[2], *one.box_px[1:]),
+        )
+        for one in found
+    ]
