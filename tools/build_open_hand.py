@@ -21,7 +21,7 @@ from open_hand_skinning import SHAPE_NAMES, joint_regressor, pose_blend_shapes, 
 from open_hand_surface import Surface, build_surface, dense_mesh
 
 DEFAULT_OUT = Path(__file__).resolve().parents[1] / "src/handgraph/hand_model/open_hand.npz"
-CLUSTERS = 1560
+CLUSTERS = 1580
 
 
 def build_mesh(surface: Surface, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def build_mesh(surface: Surface, skeleton: Skeleton) -> tuple[np.ndarray, np.nda
     dense, dense_faces = dense_mesh(surface)
     ends = np.concatenate([skeleton.joints[[j for j in range(1, 16) if j != 13]], skeleton.tips])
     distance = cKDTree(ends).query(dense)[0]
-    spacing = np.clip(3.6 + (distance - 12) * 0.12, 4.0, 8.0)
+    spacing = np.clip(3.6 + (distance - 12) * 0.12, 3.8, 8.0)
     # Fingertips are small and round: they need the finest mesh.
     spacing = np.minimum(spacing, np.maximum(3.0, 0.3 * cKDTree(skeleton.tips).query(dense)[0]))
     for seed in range(8):

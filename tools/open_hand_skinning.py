@@ -225,8 +225,8 @@ def joint_regressor(
     regressor = np.zeros((16, len(vertices)))
     for j in range(16):
         distance = np.linalg.norm(vertices - joints[j], axis=1)
-        near = np.argsort(distance, kind="stable")[:90]
-        soft = np.exp(-((distance[near] / distance[near].max()) ** 2) * 2)
+        near = np.argsort(distance, kind="stable")[:160]
+        soft = np.exp(-((distance[near] / distance[near].max()) ** 2) * 1.5)
         rows = [np.ones(len(near)), *(vertices[near] / 10).T]
         value = [1.0, *(joints[j] / 10)]
         for k in range(on_vertices.shape[2]):

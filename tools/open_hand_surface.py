@@ -46,9 +46,12 @@ class Segment:
         )
         c = np.where(s < 0, self.caps[0], self.caps[1])
         n = self.power
-        q = np.abs(np.stack([local[:, 0] / w, local[:, 1] / h, (s - inside) / c])) + 1e-9
-        rho = (q**n).sum(0) ** (1 / n)
-        slope = (q / rho) ** (n - 1) / np.stack([w, h, c])
+        q = np.abs(np.stack([local[:, 0] / w, local[:, 1] / h])) + 1e-9
+        cap = np.abs(s - inside) / c
+        # Sections may be boxy, rounded ends (knuckles when bent) are ellipsoidal.
+        section = (q**n).sum(0) ** (1 / n)
+        rho = np.sqrt(section**2 + cap**2)
+        slope = np.stack([*((q / section) ** (n - 1) * (section / rho) / np.stack([w, h])), cap / rho / c])
         return (rho - 1) / np.sqrt((slope**2).sum(0))
 
 
