@@ -6,6 +6,7 @@ A wrong convention seldom fails: it gives plausible numbers. So every test state
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import roma
@@ -224,6 +225,28 @@ def test_convention_rotations_turn_columns(open_hand):
     # Wrong reading: degrees taken as radians; 90 radians are 14 turns and 117 degrees.
     degrees = roma.rotvec_to_rotmat(quarter * 180 / np.pi).numpy()
     assert np.degrees(np.arctan2(degrees[1, 0], degrees[0, 0])) == pytest.approx(116.6, abs=0.1)
+
+
+def test_labels_of_real_right_hands_follow_the_conventions(real_data):
+    """Labelled elsewhere in our frame and order: a right hand, its joints just behind the measured skin."""
+    folder = real_data / "rgbd_mesh_handx"
+    behind_skin = []
+    for labels in sorted(folder.glob("*_Joint.obj")):
+        stamp = labels.name.removesuffix("_Joint.obj")
+        rows = [line.split()[1:4] for line in labels.read_text().splitlines() if line.startswith("v ")]
+        joints = np.array(rows, dtype=float)
+        fx, fy, cx, cy = map(float, (folder / f"{stamp}_intrinsics.txt").read_text().split()[:4])
+        depth = cv2.imread(str(folder / f"{stamp}_depth.png"), cv2.IMREAD_UNCHANGED).astype(float)
+        uvd = hg.PinholeCamera(fx, fy, cx, cy).uvd_from_xyz(joints)
+        column, row = np.rint(uvd[:, :2]).astype(int).T
+        surface = depth[row, column]
+        behind_skin.append(np.median((uvd[:, 2] - surface)[surface > 0]))
+        assert handedness(joints) > 0
+        # Wrong reading: with y up it is a left hand.
+        assert handedness(joints * [1, -1, 1]) < 0
+    assert len(behind_skin) == 21
+    assert min(behind_skin) > 0
+    assert max(behind_skin) < 15
 
 
 def test_page_and_tests_name_one_another():
