@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, get_args
 
 import numba as nb
@@ -83,6 +84,24 @@ class DepthFrame:
 
 
 CONTENTS = ("table", "held", "occluder", "body", "second_hand", "sleeve")
+
+
+def _forget_stale_code() -> None:
+    """Delete compiled code older than the sources it holds.
+
+    numba notices a change of the file a function stands in, not of those it calls into.
+    """
+    folder = Path(__file__).parent
+    newest = max(path.stat().st_mtime for path in folder.glob("*.py"))
+    for index in (folder / "__pycache__").glob("*.nbi"):
+        try:
+            if index.stat().st_mtime < newest:
+                index.unlink()
+        except OSError:  # another process was first, or the folder is read-only and nobody edits there
+            pass
+
+
+_forget_stale_code()
 
 
 @lru_cache(maxsize=4)
