@@ -1,4 +1,4 @@
-"""The paper's three datasets through the training loop: the crops' labels are what the loss and metrics want."""
+"""The paper's three datasets through the training loop: crops and labels are what it wants."""
 
 import numpy as np
 import pytest
