@@ -160,10 +160,11 @@ class HandLayer(nn.Module):
                 (*batch, 3 + components).
             translation: mm, added to everything.
         """
-        if _tracing():
-            rotations = self.rotations(pose)
+        axis_angle = self._axis_angle(pose)
+        if _by_hand(axis_angle):
+            rotations = _Rotations.apply(axis_angle, self._rotation_terms)
         else:
-            rotations = _Rotations.apply(self._axis_angle(pose), self._rotation_terms)
+            rotations = _rotations(axis_angle, self._rotation_terms)
         return self.from_rotations(shape, rotations, translation)
 
     def joints(
@@ -206,8 +207,10 @@ class HandLayer(nn.Module):
             features, transforms, joints, _ = self._chain(*inputs)
             vertices = _skin(features, transforms, self._template, self._directions, self._weights)
             joints = self._in_order(joints, vertices[:, self._tips])
-        else:
+        elif _by_hand(*inputs):
             vertices, joints = _Mesh.apply(self, *inputs)
+        else:
+            vertices, joints, *_ = self._mesh(*inputs)
         return HandMesh(vertices.reshape(*batch, *vertices.shape[1:]), joints.reshape(*batch, 21, 3))
 
     def joints_from_rotations(
@@ -261,6 +264,34 @@ class HandLayer(nn.Module):
         joints = (transforms @ homogeneous).squeeze(3)
         return features, transforms, joints, _Chain(negated, homogeneous, turned, local)
 
+    def _mesh(
+        self, shape: Tensor, rotations: Tensor, translation: Tensor | None
+    ) -> tuple[Float[Tensor, "n V 3"], Float[Tensor, "n 21 3"], Tensor, Tensor, Tensor, _Chain]:
+        """Vertices and joints, and what their gradient needs.
+
+        The blended transforms are by far the largest intermediate, four times the mesh itself. The batch is
+        skinned in chunks, so that they never leave the cache, and the gradient computes them again.
+        """
+        features, transforms, joints, chain = self._chain(shape, rotations, translation)
+        matrices = transforms.flatten(2).mT.reshape(-1, 16)
+        n, size = len(features), self._weights.shape[1]
+        rest = features.new_empty(n, 3 * size)
+        vertices = features.new_empty(n, size, 3)
+        chunk = min(n, _CHUNK)
+        blended = features.new_empty(chunk * 12, size)
+        moved = features.new_empty(chunk, 3, size)
+        for start in range(0, n, _CHUNK):
+            end = min(n, start + _CHUNK)
+            count = end - start
+            torch.addmm(self._template, features[start:end], self._directions, out=rest[start:end])
+            torch.mm(matrices[start * 12 : end * 12], self._weights, out=blended[: count * 12])
+            x, y, z = rest[start:end].view(count, 3, 1, size).unbind(1)
+            by_x, by_y, by_z, shift = blended[: count * 12].view(count, 3, 4, size).unbind(2)
+            torch.addcmul(shift, by_x, x, out=moved[:count]).addcmul_(by_y, y).addcmul_(by_z, z)
+            vertices[start:end].copy_(moved[:count].mT)
+        joints = self._in_order(joints, vertices.index_select(1, self._tips))
+        return vertices, joints, rest, matrices, transforms, chain
+
     def _chain_gradient(
         self,
         chain: _Chain,
@@ -292,8 +323,14 @@ class HandLayer(nn.Module):
 
 
 def _tracing() -> bool:
-    """Whether the call is being exported or compiled: then plain operators, else hand-written gradients."""
+    """Whether the call is being exported or compiled, which needs plain operators throughout."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _by_hand(*inputs: Tensor | None) -> bool:
+    """Whether a gradient will be asked for that is written by hand here."""
+    needed = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    return needed and not _tracing()
 
 
 def _rotation_terms() -> list[list[float]]:
@@ -379,37 +416,16 @@ def _skin(
 
 
 class _Mesh(torch.autograd.Function):
-    """All vertices and joints from shape, rotations and translation, with the gradient by hand.
-
-    The blended transforms are by far the largest intermediate, four times the mesh itself. The batch is
-    skinned in chunks, so that they never leave the cache, and computed again for the gradient.
-    """
+    """`HandLayer._mesh` with the gradient by hand."""
 
     @staticmethod
     def forward(
         ctx: Any, layer: HandLayer, shape: Tensor, rotations: Tensor, translation: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        features, transforms, joints, chain = layer._chain(shape, rotations, translation)
-        matrices = transforms.flatten(2).mT.reshape(-1, 16)
-        n, size = len(features), layer._weights.shape[1]
-        rest = features.new_empty(n, 3 * size)
-        vertices = features.new_empty(n, size, 3)
-        chunk = min(n, _CHUNK)
-        blended = features.new_empty(chunk * 12, size)
-        moved = features.new_empty(chunk, 3, size)
-        for start in range(0, n, _CHUNK):
-            end = min(n, start + _CHUNK)
-            count = end - start
-            torch.addmm(layer._template, features[start:end], layer._directions, out=rest[start:end])
-            torch.mm(matrices[start * 12 : end * 12], layer._weights, out=blended[: count * 12])
-            x, y, z = rest[start:end].view(count, 3, 1, size).unbind(1)
-            by_x, by_y, by_z, shift = blended[: count * 12].view(count, 3, 4, size).unbind(2)
-            torch.addcmul(shift, by_x, x, out=moved[:count]).addcmul_(by_y, y).addcmul_(by_z, z)
-            vertices[start:end].copy_(moved[:count].mT)
-        if any(ctx.needs_input_grad):
-            ctx.save_for_backward(rest, matrices, transforms, *chain)
-            ctx.layer = layer
-        return vertices, layer._in_order(joints, vertices.index_select(1, layer._tips))
+        vertices, joints, rest, matrices, transforms, chain = layer._mesh(shape, rotations, translation)
+        ctx.save_for_backward(rest, matrices, transforms, *chain)
+        ctx.layer = layer
+        return vertices, joints
 
     @staticmethod
     @torch.autograd.function.once_differentiable
