@@ -1,13 +1,17 @@
 """A system and data so small that a training run takes a second; also a script for tests that need processes.
 
-`python toy.py RECIPE_JSON FOLDER` trains (resuming where there is something to resume) and prints the result.
+`python toy.py train RECIPE_JSON FOLDER` trains. `python toy.py kill RECIPE_JSON FOLDER KILLS` trains in child
+processes that it kills, each at a random moment, lets the last one finish, and says how far each one came.
 """
 
 import json
+import os
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +65,7 @@ def joints_mm(output: Tensor, crops: Any) -> np.ndarray:
 
 
 class ToyData:
-    """Images whose brightness pattern says where the two joints are."""
+    """Images whose brightness says where the two joints are."""
 
     def __init__(self, seed: int, samples: int = 160, *, endless: bool = True) -> None:
         self.seed, self.samples, self.endless = seed, samples, endless
@@ -72,14 +76,11 @@ class ToyData:
 
     def batch(self, indices: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
         self.seen.extend(indices.tolist())
-        uvz, image = [], []
-        for index in indices:
-            random = np.random.default_rng([self.seed, int(index)])
-            uvz.append(random.uniform(-1, 1, (2, 3)))
-            image.append(random.normal(uvz[-1].mean(), 0.1, (1, 9, 9)))
-        joints = np.array(uvz, dtype=np.float32)
+        brightness = np.array([np.random.default_rng([self.seed, int(i)]).uniform(-1, 1) for i in indices])
+        image = np.multiply.outer(brightness, np.linspace(0.5, 1.5, 81).reshape(1, 9, 9))
+        joints = np.multiply.outer(brightness, [[1, 0, -1], [0.5, 1, 0]]).astype(np.float32)
         return {
-            "image": np.array(image, dtype=np.float32),
+            "image": image.astype(np.float32),
             "uvz": joints,
             "joints_mm": 100 * joints,
             "crops": [None] * len(indices),
@@ -94,18 +95,54 @@ def recipe(**values: Any) -> Recipe:
     )
 
 
-def run(settings: Recipe, folder: Path, *, resume: bool = False, pause: float = 0.0) -> dict[str, Any]:
-    """Train the toy; `pause` slows each batch down so that a test can interrupt."""
+def run(settings: Recipe, folder: Path, data: Any = None, *, resume: bool = False) -> dict[str, Any]:
     sys.modules["handgraph.systems.toy"] = sys.modules[__name__]
-    data = ToyData(1)
-    if pause:
-        produce = data.batch
-        data.batch = lambda indices, draws: (time.sleep(pause), produce(indices, draws))[1]  # type: ignore[method-assign]
-    return train(settings, folder, resume=resume, data=(data, ToyData(2)))
+    return train(settings, folder, resume=resume, data=(data or ToyData(1), ToyData(2)))
+
+
+class Watched(ToyData):
+    """Calls `watch` with the first draw of every batch, before it is made."""
+
+    def __init__(self, watch: Callable[[int], Any]) -> None:
+        super().__init__(1)
+        self.watch = watch
+
+    def batch(self, indices: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
+        self.watch(int(draws[0]))
+        return super().batch(indices, draws)
+
+
+def killed(settings: Recipe, folder: Path, kills: int) -> list[int]:
+    """Train in a child process that is killed with SIGKILL `kills` times; returns the batches each one drew.
+
+    Which batch is random, and so is the moment within the step: with a checkpoint after every step many a
+    kill falls into the writing of one. Nothing depends on the speed of the machine.
+    """
+    random, drawn = np.random.default_rng(), []
+    for _ in range(kills):
+        last_batch, delay = int(random.integers(2, 12)), random.uniform(0, 0.02)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            run(settings, folder, Watched(partial(lambda pipe, _: os.write(pipe, b"."), write)), resume=True)
+            os._exit(0)
+        os.close(write)
+        batches = 0
+        while batches < last_batch and os.read(read, 1):
+            batches += 1
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read)
+        drawn.append(batches)
+    return drawn
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    values = json.loads(sys.argv[1])
-    pause = values.pop("pause", 0.0)
-    print(json.dumps(run(recipe(**values), Path(sys.argv[2]), resume=True, pause=pause)))
+    mode, settings, folder = sys.argv[1], recipe(**json.loads(sys.argv[2])), Path(sys.argv[3])
+    report: dict[str, Any] = {}
+    if mode == "kill":
+        report["drawn"] = killed(settings, folder, int(sys.argv[4]))
+    report["result"] = run(settings, folder, resume=True)
+    print(json.dumps(report))

@@ -14,6 +14,10 @@ from tqdm import tqdm
 from handgraph.training.checkpoint import write_atomically
 
 SECONDS_BETWEEN_LINES = 30.0
+# In the files, but too much for a line.
+UNSAID = {
+    f"{prefix}{name}" for prefix in ("", "root_relative_", "pa_") for name in ("median_mm", "auc_20_50")
+}
 
 
 class RunLog:
@@ -25,7 +29,7 @@ class RunLog:
 
     def __init__(self, folder: Path | None, step: int, steps: int) -> None:
         self.folder = folder
-        self._said = time.monotonic()
+        self._said = self._drawn = time.monotonic()
         if folder is None:
             return
         kept = [line for line in _lines(folder) if line["step"] <= step]
@@ -65,17 +69,20 @@ class RunLog:
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
         if kind == "validation" or time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             if kind == "validation" or self._bar.disable:
-                self.say(f"step {step}: {kind} " + ", ".join(f"{n} {_short(v)}" for n, v in values.items()))
+                shown = [f"{name} {_short(value)}" for name, value in values.items() if name not in UNSAID]
+                self.say(f"step {step}: {kind} " + ", ".join(shown))
             self._said = time.monotonic()
 
     def draw(self) -> None:
-        """Draw `curve.png` from the log: training loss and the validation's first number over the steps."""
-        if self.folder is not None:
+        """Draw the curve anew, unless that was done a moment ago; `close` always does."""
+        if self.folder is not None and time.monotonic() - self._drawn > SECONDS_BETWEEN_LINES:
             draw_curve(self.folder)
+            self._drawn = time.monotonic()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files and draw the curve."""
         if self.folder is not None:
+            draw_curve(self.folder)
             self._bar.close()
             self._file.close()
             if self._tensorboard is not None:

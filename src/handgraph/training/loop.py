@@ -338,7 +338,10 @@ def load(run: Run, data: Data, positions: Iterator[np.ndarray], *, shuffled: boo
     ahead = prepared_ahead(prepare, positions, threads=recipe.threads, ahead=recipe.ahead, burst=recipe.burst)
     try:
         for batch in ahead:
-            yield run.fabric.to_device(batch)
+            yield {
+                name: value.to(run.fabric.device, non_blocking=True) if isinstance(value, Tensor) else value
+                for name, value in batch.items()
+            }
     finally:
         ahead.close()
 
