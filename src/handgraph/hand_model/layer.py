@@ -365,16 +365,22 @@ def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*
 def _rotations(
     axis_angle: Float[Tensor, "*batch 3"], terms: Float[Tensor, "16 9"]
 ) -> Float[Tensor, "*batch 3 3"]:
-    q = _quaternions(axis_angle)
-    return ((q.unsqueeze(-1) * q.unsqueeze(-2)).flatten(-2) @ terms).unflatten(-1, (3, 3))
+    *_, q = _quaternions(axis_angle)
+    products = (q.unsqueeze(0) * q.unsqueeze(1)).flatten(0, 1)
+    return (terms.T @ products).T.reshape(*axis_angle.shape, 3)
 
 
-def _quaternions(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
-    """Unit quaternions (w, x, y, z): with u half the axis-angle, w = cos |u|, (x, y, z) = u sin |u| / |u|."""
-    half = axis_angle * 0.5
+def _quaternions(axis_angle: Float[Tensor, "*batch 3"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Half the axis-angle u (3, n), |u| (1, n), sin |u| / |u| (1, n) and the quaternion (4, n).
+
+    The unit quaternion (w, x, y, z) is (cos |u|, u sin |u| / |u|). Coordinates come first: all work then runs
+    over long contiguous rows.
+    """
+    half = (axis_angle * 0.5).reshape(-1, 3).T.contiguous()
     # The constant is below what a cosine can tell from one, and keeps all derivatives at zero finite.
-    angle = (half.square().sum(-1, keepdim=True) + 1e-16).sqrt()
-    return torch.cat([angle.cos(), half * (angle.sin() / angle)], dim=-1)
+    angle = (half.square().sum(0, keepdim=True) + 1e-16).sqrt()
+    sinc = angle.sin() / angle
+    return half, angle, sinc, torch.cat([angle.cos(), half * sinc])
 
 
 class _Rotations(torch.autograd.Function):
@@ -389,17 +395,13 @@ class _Rotations(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         axis_angle, terms = ctx.saved_tensors
-        half = axis_angle * 0.5
-        angle = (half.square().sum(-1, keepdim=True) + 1e-16).sqrt()
-        cos, sinc = angle.cos(), angle.sin() / angle
-        q = torch.cat([cos, half * sinc], dim=-1)
+        half, angle, sinc, q = _quaternions(axis_angle)
         # R is quadratic in q with symmetric coefficients: dR = 2 (q ⊗ dq) @ terms.
-        by_products = (gradients[0].flatten(-2) @ terms.T).unflatten(-1, (4, 4))
-        by_q = (by_products @ q.unsqueeze(-1)).squeeze(-1)
-        by_w, by_xyz = by_q[..., :1], by_q[..., 1:]
-        # d sinc(|u|) = (cos − sinc) / |u|² u·du and d cos |u| = −sinc u·du. Twice and half cancel.
-        along = (by_xyz * half).sum(-1, keepdim=True) * (cos - sinc) / angle.square() - by_w * sinc
-        return torch.addcmul(by_xyz * sinc, along, half), None
+        by_products = (terms @ gradients[0].reshape(-1, 9).T).unflatten(0, (4, 4))
+        by_w, by_xyz = (by_products * q).sum(1).split([1, 3])
+        # d sinc |u| = (cos |u| − sinc |u|) / |u|² u·du and d cos |u| = −sinc |u| u·du. Twice and half cancel.
+        along = (by_xyz * half).sum(0, keepdim=True) * (q[:1] - sinc) / angle.square() - by_w * sinc
+        return torch.addcmul(by_xyz * sinc, along, half).T.reshape(axis_angle.shape), None
 
 
 def _skin(
