@@ -200,17 +200,17 @@ def main() -> None:
         # Every other cell has a shape of its own.
         shape = np.clip(rng.normal(0, 1, 10), -2, 2) * (i % 2)
         cells.append(_titled(render(hand.posed(pose_angles(name), shape), hand.faces, views[view]), name))
-    cv2.imwrite(str(images / "open_hand_sheet.png"), _grid(cells, 6)[..., ::-1])
+    cv2.imwrite(
+        str(images / "open_hand_sheet.png"), _grid(cells, 6)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    )
 
     cells = []
     for k, name in enumerate(hand.shape_names):
         for value in (-2.5, 2.5):
             vertices = hand.posed(pose_angles("open"), value * np.eye(10)[k])
             view = turned("radial", 20, 10) if k in (3, 9) else turned("palm", 0, 0)
-            cells.append(_titled(render(vertices, hand.faces, view, 260, 235), f"{name[:27]} {value:+.1f}"))
-    cv2.imwrite(
-        str(images / "open_hand_shapes.png"), _grid(cells, 5 if len(cells) % 5 == 0 else 4)[..., ::-1]
-    )
+            cells.append(_titled(render(vertices, hand.faces, view, 260, 235), f"{value:+.1f} {name[:26]}"))
+    cv2.imwrite(str(images / "open_hand_shapes.png"), _grid(cells, 4)[..., ::-1])
 
     cells = []
     for name, view, size in (
@@ -222,7 +222,9 @@ def main() -> None:
         vertices = hand.posed(pose_angles(name))
         cells += [render(vertices, hand.faces, view, 300, size, flat=flat) for flat in (False, True)]
         cells[-2] = _titled(cells[-2], name)
-    cv2.imwrite(str(images / "open_hand_closeups.png"), _grid(cells, 4)[..., ::-1])
+    cv2.imwrite(
+        str(images / "open_hand_closeups.png"), _grid(cells, 4)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    )
 
 
 if __name__ == "__main__":
