@@ -92,7 +92,8 @@ def _forget_stale_code() -> None:
     numba notices a change of the file a function stands in, not of those it calls into.
     """
     folder = Path(__file__).parent
-    newest = max(path.stat().st_mtime for path in folder.glob("*.py"))
+    sources = [folder / f"{name}.py" for name in ("hands", "render", "scene", "depth")]
+    newest = max(path.stat().st_mtime for path in sources if path.exists())
     for index in (folder / "__pycache__").glob("*.nbi"):
         try:
             if index.stat().st_mtime < newest:
