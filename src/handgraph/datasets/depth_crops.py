@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from handgraph.camera import Crop
@@ -17,7 +18,7 @@ _KINDS = ("shift", "rotate", "scale", "none")
 
 
 class DepthCrops:
-    """A depth dataset as the training loop's `Data`: indices in, arrays with a leading batch axis out.
+    """A depth dataset as the training loop's `Data`: indices in, tensors with a leading batch axis out.
 
     dataset    any depth reader of this package
     seed       of the augmentation; a sample depends on nothing but (seed, index, draw)
@@ -67,20 +68,20 @@ class DepthCrops:
         crops       list of B `Crop`
         """
         draws = np.broadcast_to(np.asarray(draws), (len(indices),))
-        depth, uvz, joints_mm, crops = [], [], [], []
+        image, uvz, joints_mm, crops = [], [], [], []
         for index, draw in zip(indices, draws, strict=True):
             sample = self.dataset[int(index)]
             crop = self._crop(int(index), sample, np.random.default_rng([self.seed, int(index), int(draw)]))
             assert sample.depth_mm is not None  # _crop has refused a sample without
             joints = self._labels(sample)
-            depth.append(crop.apply_depth(sample.depth_mm)[None])
+            image.append(crop.apply_depth(sample.depth_mm)[None])
             uvz.append(crop.uvz_from_xyz(joints.astype(np.float64)).astype(np.float32))
             joints_mm.append(joints)
             crops.append(crop)
         return {
-            "image": np.stack(depth),
-            "uvz": np.stack(uvz),
-            "joints_mm": np.stack(joints_mm),
+            "image": torch.from_numpy(np.stack(image)),
+            "uvz": torch.from_numpy(np.stack(uvz)),
+            "joints_mm": torch.from_numpy(np.stack(joints_mm)),
             "crops": crops,
         }
 
