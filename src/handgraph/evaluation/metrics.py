@@ -75,18 +75,20 @@ class JointErrors:
 
         For each alignment's prefix ("", "root_relative_", "pa_"): `…mpjpe_mm`, the mean over all known joints
         of all frames; `…mpjpe_mm_interval95`, its bootstrap interval over frames; `…median_mm`; `…auc` and
-        `…auc_20_50`, the normalised areas under the 3D PCK curve from 0 and from 20 to 50 mm.
+        `…auc_20_50`, the normalised areas under the 3D PCK curve from 0 and from 20 to 50 mm. They are None
+        where the root, which they need, is never known.
         Unaligned only: `per_joint_mm`; `success`, by threshold the fraction of frames whose worst joint is at
         most so many mm off; `pck`, likewise the fraction of joints. `alignment` says the prefixes in words.
         """
         result: dict[str, Any] = {"n": len(self)}
         for prefix in ALIGNMENTS:
             errors = self.errors_mm(prefix)
-            result[f"{prefix}mpjpe_mm"] = float(np.nanmean(errors, dtype=np.float64))
-            result[f"{prefix}mpjpe_mm_interval95"] = bootstrap_interval(errors, seed)
-            result[f"{prefix}median_mm"] = float(np.nanmedian(errors))
-            result[f"{prefix}auc"] = area_under_pck(errors, 0.0, 50.0)
-            result[f"{prefix}auc_20_50"] = area_under_pck(errors, 20.0, 50.0)
+            some = bool(np.isfinite(errors).any())
+            result[f"{prefix}mpjpe_mm"] = float(np.nanmean(errors, dtype=np.float64)) if some else None
+            result[f"{prefix}mpjpe_mm_interval95"] = bootstrap_interval(errors, seed) if some else None
+            result[f"{prefix}median_mm"] = float(np.nanmedian(errors)) if some else None
+            result[f"{prefix}auc"] = area_under_pck(errors, 0.0, 50.0) if some else None
+            result[f"{prefix}auc_20_50"] = area_under_pck(errors, 20.0, 50.0) if some else None
         errors = self.errors_mm()
         known = np.isfinite(errors)
         counts = known.sum(axis=0)
@@ -193,6 +195,7 @@ def area_under_pck(errors: Float[np.ndarray, "b n"], low: float, high: float, st
 
 def bootstrap_interval(errors: Float[np.ndarray, "b n"], seed: int = 0) -> list[float]:
     """95 % interval of the mean error. Whole frames are redrawn, since the joints of a frame err together."""
+    errors = errors[np.isfinite(errors).any(axis=1)]
     known = np.isfinite(errors)
     sums, counts = np.where(known, errors, 0).sum(axis=1, dtype=np.float64), known.sum(axis=1)
     random, frames = np.random.default_rng(seed), len(errors)

@@ -13,7 +13,6 @@ one and never a part.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
@@ -27,6 +26,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from handgraph.errors import CheckpointError, ConfigError, HandgraphError
+from handgraph.files import atomic_write
 from handgraph.training.recipe import build
 
 FORMAT_VERSION = 1
@@ -81,21 +81,8 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, An
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
         {"handgraph": json.dumps(header)},
     )
-    write_atomically(Path(path), content)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside, flush to disk, rename: at no moment is there a partial file under the final name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(path) as part:
+        part.write_bytes(content)
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from handgraph.training.checkpoint import write_atomically
+from handgraph.files import atomic_write
 
 SECONDS_BETWEEN_LINES = 30.0
 # In the files, but too much for a line.
@@ -33,8 +33,8 @@ class RunLog:
         if folder is None:
             return
         kept = [line for line in _lines(folder) if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(folder / "log.jsonl", text.encode())
+        with atomic_write(folder / "log.jsonl") as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = (folder / "log.jsonl").open("a", encoding="utf-8")
         self._tensorboard = _tensorboard(folder, step)
         self._bar = tqdm(
@@ -117,9 +117,8 @@ def draw_curve(run: Path) -> None:
     right.set(ylabel="mean joint error (mm)")
     figure.legend(loc="outside upper center", ncols=3)
     canvas.draw()
-    part = run / ".curve.png.part"
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(run / "curve.png")
+    with atomic_write(run / "curve.png") as part:
+        figure.savefig(part, dpi=120)
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:

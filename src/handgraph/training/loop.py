@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from handgraph.errors import ConfigError, HandgraphError, MissingExtraError
 from handgraph.evaluation.metrics import JointErrors
+from handgraph.files import atomic_write
 from handgraph.schedule import Stage
 from handgraph.training import checkpoint
 from handgraph.training.data import Data, prepared_ahead, sample_indices, to_tensors
@@ -121,8 +122,8 @@ def train(
         recipe, folder, fabric, system, config, module, mean, training, validation, log, progress, stop=[]
     )
     if fabric.is_global_zero:
-        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-        checkpoint.write_atomically(folder / "recipe.yaml", text.encode())
+        with atomic_write(folder / "recipe.yaml") as part:
+            part.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")
     log.say(f"device {describe_device(fabric)}; {recipe.precision}, {fabric.world_size} process(es)")
     if progress.step:
         log.say(f"resuming at step {progress.step} of {steps}")
