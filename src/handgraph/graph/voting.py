@@ -56,8 +56,8 @@ def aggregate_offsets(
 def pixel_uvz(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
     """The pixels' own coordinates: u, v in [0, 1] from the first pixel centre to the last, z as given."""
     batch, _, height, width = depth.shape
-    u = torch.linspace(0, 1, width, device=depth.device, dtype=depth.dtype)
-    v = torch.linspace(0, 1, height, device=depth.device, dtype=depth.dtype)
+    u = torch.arange(width, device=depth.device, dtype=depth.dtype) / (width - 1)
+    v = torch.arange(height, device=depth.device, dtype=depth.dtype) / (height - 1)
     return torch.cat(
         [
             u[None, None, None, :].expand(batch, 1, height, width),
