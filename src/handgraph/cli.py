@@ -1,0 +1,405 @@
+"""The `handgraph` command.
+
+Every command prints for people, or with `--json` one JSON document on standard output and nothing else there;
+progress and messages go to standard error. Exit codes: 0 done, 2 wrong usage or bad input (one line says what
+and how to mend it), 1 a fault of handgraph itself, 128 + n stopped by signal n. `HANDGRAPH_DEBUG=1` shows
+tracebacks.
+
+What needs PyTorch is imported by the command that uses it, so that `--help` answers at once.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from handgraph.camera import PinholeCamera
+from handgraph.errors import ConfigError, HandgraphError, InputError
+from handgraph.images import DepthImage, assumed_camera, read_depth
+
+if TYPE_CHECKING:
+    from handgraph.estimator import Estimator
+    from handgraph.formats import ImageHands
+
+EVALUATION_BATCH = 64
+EVALUATION_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say: `document` for `--json`, `text` for people, and its exit code."""
+
+    document: Any
+    text: str
+    code: int = 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = _parse(arguments)
+    try:
+        # Whatever a library prints on the way must not get between the caller and the document.
+        with contextlib.redirect_stdout(sys.stderr):
+            answer: Answer = args.run(args)
+        print(json.dumps(answer.document, allow_nan=False) if args.json else answer.text, flush=True)
+        return answer.code
+    except HandgraphError as error:
+        _say(args.command, str(error))
+        _traceback_if_wanted()
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, which is its good right
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        fault = f"internal fault, {type(error).__name__}: {error} (HANDGRAPH_DEBUG=1 shows where)"
+        _say(args.command, fault)
+        _traceback_if_wanted()
+        return 1
+
+
+def run_models(args: argparse.Namespace) -> Answer:
+    """The systems and their shipped weights."""
+    from handgraph import systems
+    from handgraph.estimator import weights_path
+    from handgraph.training.checkpoint import find_system, read_meta
+
+    rows = []
+    for name in systems.names():
+        system = find_system(name)
+        module = system.Config().build()
+        shipped = weights_path(name)
+        title, _, described = (system.__doc__ or name).partition("\n\n")
+        rows.append(
+            {
+                "name": name,
+                "paper": " ".join(described.split("\n\n")[0].split()) or " ".join(title.split()),
+                "input": "depth frame (crop of 96x96, mm)",
+                "outputs": "21 joints in 3D (mm) and in the image (px), with confidences",
+                "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+                "weights": str(shipped) if shipped.is_file() else None,
+                "trained_on": read_meta(shipped).get("trained_on") if shipped.is_file() else None,
+            }
+        )
+    lines = [
+        f"{row['name']}: {row['input']} → {row['outputs']}\n"
+        f"  {row['parameters']:,} parameters, weights {'shipped' if row['weights'] else 'not shipped'}"
+        f"{', trained on ' + str(row['trained_on']) if row['trained_on'] else ''}\n  {row['paper']}"
+        for row in rows
+    ]
+    return Answer(rows, "\n".join(lines))
+
+
+def run_predict(args: argparse.Namespace) -> Answer:
+    """Hands in image files. A file that cannot be used does not keep the others from their answers."""
+    from handgraph.estimator import load
+    from handgraph.formats import ImageHands, Predictions, to_document, write_json
+
+    camera = PinholeCamera(*_numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
+    box = _numbers(args.box, "box", "x,y,w,h") if args.box else None
+    out = _folder(args.out) if args.out else None
+    estimate = load(args.model, checkpoint=args.checkpoint)
+    images: list[ImageHands] = []
+    for file, stem in _progress(list(zip(args.files, _stems(args.files), strict=True)), "predict"):
+        try:
+            images.append(_predict_file(estimate, file, stem, camera, box, args, out))
+        except HandgraphError as error:
+            _say("predict", str(error))
+            _traceback_if_wanted()
+            images.append(ImageHands(file, error=str(error)))
+    predictions = Predictions(estimate.name, tuple(images))
+    if out is not None:
+        write_json(out / "predictions.json", predictions)
+    lines = [_describe(image) for image in images if image.error is None]
+    if out is not None:
+        lines.append(f"pictures, pages and predictions.json: {out}")
+    failed = any(image.error is not None for image in images)
+    return Answer(to_document(predictions), "\n".join(lines), 2 if failed else 0)
+
+
+def _predict_file(
+    estimate: "Estimator",
+    file: str,
+    stem: str,
+    camera: PinholeCamera | None,
+    box: tuple[float, float, float, float] | None,
+    args: argparse.Namespace,
+    out: Path | None,
+) -> "ImageHands":
+    from handgraph.formats import ImageHands
+    from handgraph.report import write_overlay, write_page
+
+    image = read_depth(file, args.depth_scale)
+    camera = camera or image.camera
+    if camera is None:
+        _warn_camera(image)
+    hands = estimate(image.depth_mm, camera=camera, box=box, side=args.side)
+    if out is not None:
+        write_overlay(out / f"{stem}.png", image.depth_mm, hands)
+        write_page(out / f"{stem}.html", Path(file).name, estimate.name, image.depth_mm, hands)
+    height, width = image.depth_mm.shape
+    return ImageHands(file, tuple(hands), size_px=(width, height))
+
+
+def run_evaluate(args: argparse.Namespace) -> Answer:
+    """Errors of a model on the crops of a data set."""
+    import numpy as np
+    import torch
+
+    from handgraph.estimator import weights_path
+    from handgraph.evaluation.metrics import JointErrors
+    from handgraph.networks.hourglass import folded
+    from handgraph.training.checkpoint import find_system, load_system
+
+    path = args.checkpoint or weights_path(args.model or "jgr_p2o")
+    module, name, config, _ = load_system(path)
+    data, count = _evaluation_data(args, config)
+    module, system = folded(module), find_system(name)
+    errors = JointErrors()
+    for start in _progress(range(0, count, EVALUATION_BATCH), "evaluate"):
+        batch = data(np.arange(start, min(start + EVALUATION_BATCH, count)))
+        with torch.inference_mode():
+            output = module(batch["image"])
+        errors.update(system.joints_mm(output, batch["crops"]), np.asarray(batch["joints_mm"]))
+    result = {"model": name, "data": args.data, **errors.compute()}
+    low, high = result["mpjpe_mm_interval95"]
+    text = (
+        f"{name} on {args.data}: {result['mpjpe_mm']:.2f} mm mean joint error (95 % interval {low:.2f} to "
+        f"{high:.2f}), {result['pa_mpjpe_mm']:.2f} mm after Procrustes, n = {result['n']}"
+    )
+    return Answer(result, text)
+
+
+def _evaluation_data(args: argparse.Namespace, config: Any) -> tuple[Callable[[Any], dict[str, Any]], int]:
+    """A function from indices to a batch of crops, and how many there are."""
+    from handgraph.datasets import DepthCrops, names, open_dataset
+
+    kind, _, split = args.data.partition(":")
+    if kind == "synthetic":
+        from handgraph.synthetic.depth import DepthSynthesizer
+
+        if config.joints != 21:
+            raise ConfigError(f"--data synthetic has 21 joints, this model predicts {config.joints}")
+        synthesizer = DepthSynthesizer(args.seed, split or "test", config.input_size)
+        return synthesizer.batch, args.samples or EVALUATION_SAMPLES
+    if kind not in names():
+        raise ConfigError(f"--data {args.data}: expected synthetic[:test] or one of {', '.join(names())}")
+    if args.root is None:
+        raise ConfigError(f"--data {args.data}: give --root, the folder that holds the data set")
+    dataset = open_dataset(kind, args.root, split or "test")
+    if len(dataset.joints) != config.joints:
+        raise ConfigError(
+            f"--data {args.data} has {len(dataset.joints)} joints, this model predicts {config.joints}"
+        )
+    crops = DepthCrops(dataset, args.seed, augment=False)
+    count = min(args.samples or len(crops), len(crops))
+    return (lambda indices: crops.batch(indices, indices * 0)), count
+
+
+def run_train(args: argparse.Namespace) -> Answer:
+    """Train as a recipe says."""
+    from handgraph.training.loop import train
+    from handgraph.training.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, args.overrides)
+    result = train(recipe, _folder(args.out), resume=args.resume)
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in result["metrics"].items())
+    text = f"{result['step']} of {result['steps']} steps: {result['checkpoint']}\n{figures}"
+    return Answer(result, text, 0 if result["finished"] else 128 + (result["signal"] or 0))
+
+
+def run_synthesize(args: argparse.Namespace) -> Answer:
+    """Write synthetic hands with their labels."""
+    import time
+
+    from handgraph.synthetic.depth import write_dataset
+
+    start = time.perf_counter()
+    write_dataset(_folder(args.out), args.n, seed=args.seed, split=args.split)
+    seconds = time.perf_counter() - start
+    result = {"out": str(args.out), "n": args.n, "seconds": round(seconds, 3)}
+    return Answer(result, f"{args.n} frames in {seconds:.1f} s: {args.out}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; files and overrides may also stand behind options, where argparse leaves them over."""
+    parser = _parser()
+    args, left = parser.parse_known_args(arguments)
+    unknown = [word for word in left if word.startswith("-")]
+    more = {"predict": "files", "train": "overrides"}.get(args.command)
+    if unknown or (left and more is None):
+        parser.error(f"{args.command}: unknown argument {(unknown or left)[0]!r}")
+    if more is not None:
+        setattr(args, more, [*getattr(args, more), *left])
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="handgraph",
+        description="Hands in depth frames: find them, train and measure the systems that do.",
+        epilog="example: handgraph predict frame.png --camera 588.03,587.07,320,240 --out result",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], Answer], example: str
+    ) -> argparse.ArgumentParser:
+        summary = (run.__doc__ or "").split("\n")[0]
+        added: argparse.ArgumentParser = commands.add_parser(
+            name, help=summary, description=summary, epilog=f"example: handgraph {example}"
+        )
+        added.set_defaults(run=run)
+        added.add_argument("--json", action="store_true", help="print one JSON document, nothing else")
+        return added
+
+    command("models", run_models, "models --json")
+
+    predict = command("predict", run_predict, "predict frame.png --camera 588.03,587.07,320,240 --out result")
+    predict.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="depth frame: 16-bit PNG in mm, .npy or .npz in mm, NYU's RGB PNG, MSRA's .bin",
+    )
+    _model_options(predict)
+    predict.add_argument("--camera", metavar="FX,FY,CX,CY", help="focal lengths and principal point, pixels")
+    predict.add_argument("--box", metavar="X,Y,W,H", help="look for the hand only here, pixels")
+    predict.add_argument("--side", choices=("left", "right"), default="right", help="which hand it is")
+    predict.add_argument(
+        "--depth-scale", type=float, metavar="MM", help="millimetres a unit of the file (metres: 1000)"
+    )
+    predict.add_argument("--out", metavar="DIR", help="write pictures, pages and the JSON here")
+
+    evaluate = command(
+        "evaluate", run_evaluate, "evaluate --model jgr_p2o --data synthetic:test --samples 1000"
+    )
+    _model_options(evaluate)
+    evaluate.add_argument(
+        "--data",
+        default="synthetic:test",
+        metavar="NAME[:SPLIT]",
+        help="synthetic, or a data set with --root",
+    )
+    evaluate.add_argument("--root", metavar="DIR", help="the folder that holds the data set")
+    evaluate.add_argument("--samples", type=_count, metavar="N", help="measure only the first N")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the synthetic set")
+
+    train = command("train", run_train, "train jgr_p2o_synthetic_small --out run data.samples=2000 --resume")
+    train.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
+    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a value of the recipe")
+    train.add_argument("--out", required=True, metavar="RUN", help="folder for checkpoints and logs")
+    train.add_argument("--resume", action="store_true", help="continue the run in that folder")
+
+    synthesize = command("synthesize", run_synthesize, "synthesize hands -n 100 --seed 1")
+    synthesize.add_argument("out", metavar="OUT", help="folder to write to")
+    synthesize.add_argument("-n", type=_count, default=100, metavar="N", help="how many frames")
+    synthesize.add_argument("--seed", type=int, default=0, help="the same seed gives the same hands")
+    synthesize.add_argument("--split", choices=("train", "validation", "test"), default="train")
+    synthesize.add_argument("--modality", choices=("depth",), default="depth", help="what to render")
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="NAME", help="system whose shipped weights to use (jgr_p2o)")
+    parser.add_argument("--checkpoint", metavar="PATH", help="weights of your own, such as run/best")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
+
+
+def _numbers(text: str, name: str, form: str) -> tuple[float, float, float, float]:
+    try:
+        a, b, c, d = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--{name} {text}: expected {form}, four numbers in pixels") from None
+    return a, b, c, d
+
+
+def _folder(path: str) -> Path:
+    """A folder that can be written to, made if need be. Found out before any long work begins."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be made a folder ({error.strerror}); choose another --out"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: the folder cannot be written to; choose another or change its permissions")
+    return folder
+
+
+def _stems(files: Sequence[str]) -> list[str]:
+    """Names for these files' results, all different: the file's own, or with its folder's or a number."""
+    plain = [Path(file).stem for file in files]
+    named = [
+        stem if plain.count(stem) == 1 else f"{Path(file).resolve().parent.name}_{stem}"
+        for file, stem in zip(files, plain, strict=True)
+    ]
+    return [
+        stem if named.count(stem) == 1 else f"{stem}_{named[:index].count(stem) + 1}"
+        for index, stem in enumerate(named)
+    ]
+
+
+def _describe(image: "ImageHands") -> str:
+    if not image.hands:
+        return f"{image.file}: no hand found"
+    parts = []
+    for hand in image.hands:
+        assert hand.joints_mm is not None
+        x, y, z = hand.joints_mm[0]
+        parts.append(f"{hand.side} hand, score {hand.score:.2f}, wrist at ({x:.0f}, {y:.0f}, {z:.0f}) mm")
+    return f"{image.file}: {'; '.join(parts)}"
+
+
+_warned: set[tuple[int, ...]] = set()
+
+
+def _warn_camera(image: DepthImage) -> None:
+    """Say once for each size of frame which camera is assumed."""
+    if image.depth_mm.shape in _warned:
+        return
+    _warned.add(image.depth_mm.shape)
+    height, width = image.depth_mm.shape
+    assumed = assumed_camera(width, height)
+    _say(
+        "predict",
+        f"{image.source}: no camera is known, so one is assumed for {width}x{height} pixels: "
+        f"--camera {assumed.fx:g},{assumed.fy:g},{assumed.cx:g},{assumed.cy:g}; "
+        "give yours for true millimetres",
+    )
+
+
+def _progress(items: Iterable[Any], name: str) -> Iterable[Any]:
+    """A progress bar, where somebody watches."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=name, file=sys.stderr, leave=False, disable=not sys.stderr.isatty())
+
+
+def _say(command: str, message: str) -> None:
+    print(f"handgraph {command}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _traceback_if_wanted() -> None:
+    if os.environ.get("HANDGRAPH_DEBUG") == "1":
+        traceback.print_exc()
