@@ -261,6 +261,32 @@ def test_fist_closes_and_fingers_converge(layer):
         assert gap < 16, finger
 
 
+@pytest.mark.parametrize(
+    ("finger", "bend", "sideways", "thumb"),
+    [
+        ("index", (34, 51, 31), -11, (40, -10, 10, -8, -15)),
+        ("middle", (37, 63, 38), -11, (40, -12, 10, 15, -15)),
+        ("little", (63, 63, 38), 11, (38, -19, 10, 43, 59)),
+    ],
+)
+def test_thumb_opposes_the_fingers_within_its_limits(arrays, layer, finger, bend, sideways, thumb):
+    angles = flexed(**{finger: bend})
+    angles[CHAIN[finger][0] - 1, 1] = np.radians(sideways)
+    angles[12] = np.radians(thumb[:3])
+    angles[[13, 14], 0] = np.radians(thumb[3:])
+    limits = arrays["joint_limits"]
+    assert ((angles >= limits[..., 0] - 1e-6) & (angles <= limits[..., 1] + 1e-6)).all()
+    vertices, _ = posed(layer, angles)
+    weights = layer.model.weights
+    last = [vertices[weights[:, CHAIN[name][2]] > 0.95] for name in ("thumb", finger)]
+    gap = cKDTree(last[0]).query(last[1])[0].min()
+    assert gap < 4, "skin meets skin"
+    # At rest the same two are a hand's breadth apart.
+    rest, _ = posed(layer)
+    far = [rest[weights[:, CHAIN[name][2]] > 0.95] for name in ("thumb", finger)]
+    assert cKDTree(far[0]).query(far[1])[0].min() > 30
+
+
 def test_correctives_vanish_at_rest_and_keep_bent_joints_full(arrays, layer):
     model, faces = layer.model, arrays["faces"].astype(int)
     vertices, _ = posed(layer)
