@@ -121,6 +121,14 @@ def load_system(path: str | Path) -> tuple[nn.Module, str, Any, dict[str, Any]]:
     return module.eval(), name, config, meta
 
 
+def load_same(path: str | Path, system: str, config: Any) -> nn.Module:
+    """The module of a checkpoint that has to be of this system and configuration; else CheckpointError."""
+    module, name, found, _ = load_system(path)
+    if (name, found) != (system, config):
+        raise CheckpointError(f"{path}: holds {name} {found}, expected {system} {config}")
+    return module
+
+
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Fill a module's weights. Raises CheckpointError unless names and shapes all agree."""
     wanted = module.state_dict()

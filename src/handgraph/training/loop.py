@@ -107,7 +107,10 @@ def train(
     steps = sum(count for _, count in plan)
 
     torch.manual_seed(recipe.seed)
-    module = fabric.to_device(config.build().to(memory_format=torch.channels_last))
+    module = config.build()
+    if recipe.weights is not None:
+        module.load_state_dict(checkpoint.load_same(recipe.weights, recipe.system, config).state_dict())
+    module = fabric.to_device(module.to(memory_format=torch.channels_last))
     mean = copy.deepcopy(module).requires_grad_(False) if recipe.ema else None
     progress = Progress()
     optimizer_state: dict[str, Tensor] = {}

@@ -59,6 +59,8 @@ class Recipe:
     config: dict[str, Any] = field(default_factory=dict)
     """Fields of the system's `Config`."""
     data: DataRecipe = field(default_factory=DataRecipe)
+    weights: str | None = None
+    """A checkpoint of the same architecture to start from, instead of fresh weights."""
     stages: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     """By stage name, the fields of the system's own `Stage` to replace, or `null` to leave the stage out.
     `steps` may stand for `epochs`, and wins where both are given."""

@@ -83,8 +83,9 @@ def _depth_dataset(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
 
     if wanted.root is None:
         raise ConfigError(f"data.root is missing: the folder that holds the {wanted.name} data set")
-    dataset = open_dataset(wanted.name, wanted.root, split)
+    options = dict(wanted.options)
+    dataset = open_dataset(wanted.name, wanted.root, split, **options.pop("reader", {}))
     try:
-        return DepthCrops(dataset, wanted.seed, augment=augment, **wanted.options)
+        return DepthCrops(dataset, wanted.seed, **{"augment": augment} | options)
     except TypeError as error:
         raise ConfigError(f"data.options: {error}") from None
