@@ -86,6 +86,6 @@ def _depth_dataset(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
     options = dict(wanted.options)
     dataset = open_dataset(wanted.name, wanted.root, split, **options.pop("reader", {}))
     try:
-        return DepthCrops(dataset, wanted.seed, **{"augment": augment} | options)
+        return DepthCrops(dataset, wanted.seed, augment=augment, **options)
     except TypeError as error:
         raise ConfigError(f"data.options: {error}") from None
