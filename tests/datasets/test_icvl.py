@@ -52,6 +52,23 @@ def test_crops_need_no_centre_file(tree):
     assert all(crop.mirrored for crop in batch["crops"])  # left hands, mirrored in
 
 
+def test_centres_from_a_folder_belong_to_the_split(tree):
+    root, truth = tree
+    order = ["test_seq_1/image_0000.png", "test_seq_1/image_0001.png", "test_seq_2/image_0000.png"]
+    middles = np.array([truth[frame][1].mean(axis=0) for frame in order])
+    np.savetxt(root / "icvl_center.txt", middles)
+    data = open_dataset("icvl", root, "test_seq_2", centers=root)
+    sample = data[0]
+    assert sample.center_refined
+    np.testing.assert_allclose(CAMERA.uvd_from_xyz(sample.center_mm), middles[2], rtol=1e-5)
+    crop = DepthCrops(data, augment=False).batch([0])["crops"][0]
+    np.testing.assert_allclose(crop.image_px(np.full(2, 47.5)), middles[2, :2], rtol=1e-5)
+    with pytest.raises(
+        InputError, match=r"no centre file for this split, expected center_train_refined\.txt"
+    ):
+        open_dataset("icvl", root, "train", centers=root)
+
+
 def test_one_missing_frame_is_left_out_and_a_missing_folder_is_not(tree):
     root, truth = tree
     (root / "Training/Depth/45/201403121135/image_0000.png").unlink()

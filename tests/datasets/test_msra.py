@@ -86,6 +86,17 @@ def test_bad_frames_can_be_left_out(whole, monkeypatch):
     assert gone == {"P2/TIP/000000_depth.bin"}
 
 
+def test_centres_of_each_left_out_subject(whole, tmp_path):
+    root, _ = whole
+    for split, name in (("P2", "center_test_2_refined.txt"), ("not_P2", "center_train_2_refined.txt")):
+        plain = open_dataset("msra", root, split)
+        middles = np.array([plain[index].joints_mm.mean(axis=0) for index in range(len(plain))])
+        np.savetxt(tmp_path / name, middles * [1, -1, 1])
+        sample = open_dataset("msra", root, split, centers=tmp_path)[7]
+        np.testing.assert_allclose(sample.center_mm, middles[7], atol=1e-3)
+        assert sample.center_refined
+
+
 def test_wrong_roots_are_told_apart(two, tmp_path_factory):
     root, _ = two
     empty = tmp_path_factory.mktemp("empty")

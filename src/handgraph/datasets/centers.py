@@ -13,6 +13,17 @@ from handgraph.errors import FormatError, InputError
 _FAR_FROM_JOINTS_MM = 120.0
 
 
+def find_centers(path: str | Path, *names: str) -> Path:
+    """The centre file itself, or, in a folder of centre files, the first of these published names."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise InputError(f"{path}: holds no centre file for this split, expected {' or '.join(names)}")
+
+
 def read_centers(
     path: Path,
     camera: PinholeCamera,

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.centers import mass_center, read_centers
+from handgraph.datasets.centers import find_centers, mass_center, read_centers
 from handgraph.datasets.files import parse_floats, read_frame, read_lines
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -29,6 +29,10 @@ from handgraph.skeleton import ICVL16
 CAMERA = PinholeCamera(240.99, 240.96, 160.0, 120.0)
 """The camera of published evaluation scripts; some training code has 241.42 for both focal lengths."""
 SIZE = (320, 240)
+CENTER_FILES = {
+    "Training": ("center_train_refined.txt",),
+    "Testing": ("center_test_refined.txt", "icvl_center.txt"),
+}
 SPLITS = ("train", "train_original", "test", "test_seq_1", "test_seq_2")
 FRAMES = {"train": 331006, "test": 1596, "test_seq_1": 702, "test_seq_2": 894}
 """Lines of the published lists. 73 frames that the training list names are known to be missing."""
@@ -47,8 +51,9 @@ class Icvl:
     split           train (all 331006 lines), train_original (the recorded sequences without the turned
                     copies), test (1596: both sequences), test_seq_1 (702), test_seq_2 (894)
     camera          None is the camera of published evaluations
-    centers         a published centre file for this split (region ensemble network `icvl_center.txt`,
-                    V2V-PoseNet `center_*_refined.txt`); without it the centre is found in the depth
+    centers         a published centre file of train or test, or a folder that holds such files (V2V-PoseNet's
+                    `center_{train,test}_refined.txt`, region ensemble network's `icvl_center.txt` of test);
+                    without it the centre is found in the depth
     centers_form    `xyz` or `uvd` where the file's name does not tell
 
     Frames that the list names and the disk lacks are left out (the published list has 73 of them) and
@@ -81,12 +86,12 @@ class Icvl:
         self.folder = folder / "Depth"
         frames: list[str] = []
         labels: list[np.ndarray] = []
-        for name in _lists(folder, split):
+        for name in _lists(folder):
             names, uvd = _read_list(folder / name)
             frames += names
             labels.append(uvd)
         every = np.concatenate(labels)
-        keep = np.array([split != "train_original" or _is_original(frame) for frame in frames])
+        keep = np.array([_belongs(frame, split) for frame in frames], dtype=bool)
         present = self._present(frames)
         self.missing = int((keep & ~present).sum())
         if self.missing > max(_MISSING_SHARE * keep.sum(), 1):
@@ -99,7 +104,11 @@ class Icvl:
         if centers is not None:
             middle = self.camera.xyz_from_uvd(every.astype(np.float64)).mean(axis=1)
             found = read_centers(
-                Path(centers), self.camera, middle, axis_signs=(1.0, 1.0, 1.0), form=centers_form
+                find_centers(centers, *CENTER_FILES[part]),
+                self.camera,
+                middle,
+                axis_signs=(1.0, 1.0, 1.0),
+                form=centers_form,
             )
             self._centers = found[keep & present].astype(np.float32)
         self.frames = [frame for frame, kept in zip(frames, keep & present, strict=True) if kept]
@@ -152,20 +161,20 @@ class Icvl:
         return np.array([f.rpartition("/")[2] in listings[f.rpartition("/")[0]] for f in frames], dtype=bool)
 
 
-def _lists(folder: Path, split: str) -> tuple[str, ...]:
-    if split.startswith("test"):
-        return ("test_seq_1.txt", "test_seq_2.txt") if split == "test" else (f"{split}.txt",)
+def _lists(folder: Path) -> tuple[str, ...]:
+    if folder.name == "Testing":
+        return ("test_seq_1.txt", "test_seq_2.txt")
     # An older release called the list train.txt.
-    return (
-        ("train.txt",)
-        if not (folder / "labels.txt").exists() and (folder / "train.txt").exists()
-        else ("labels.txt",)
-    )
+    older = not (folder / "labels.txt").exists() and (folder / "train.txt").exists()
+    return ("train.txt",) if older else ("labels.txt",)
 
 
-def _is_original(frame: str) -> bool:
+def _belongs(frame: str, split: str) -> bool:
     """Recorded sequences are named by 12-digit times, the turned copies lie in folders of short names."""
-    return len(frame.partition("/")[0]) > 6
+    top = frame.partition("/")[0]
+    return {"train_original": len(top) > 6, "test_seq_1": top == split, "test_seq_2": top == split}.get(
+        split, True
+    )
 
 
 def _read_list(path: Path) -> tuple[list[str], Float32[np.ndarray, "n 16 3"]]:

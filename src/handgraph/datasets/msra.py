@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.centers import mass_center, read_centers
+from handgraph.datasets.centers import find_centers, mass_center, read_centers
 from handgraph.datasets.files import parse_floats, read_bytes, read_frame, read_lines
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -55,7 +55,9 @@ class Msra:
     split           P0 … P8: that subject's frames; not_P0 … not_P8: everyone else's, to train on when that
                     subject is left out (papers report the mean over the nine); all
     bad_frames      keep all (what published errors are computed on), or skip those of DeepPrior++'s list
-    centers         published centres: a file for this split, in its order
+    centers         a published centre file of this split, or a folder that holds such files (V2V-PoseNet's
+                    `center_{train,test}_{0…8}_refined.txt`, region ensemble network's `msra_center.txt` of
+                    all); without it the centre is found in the depth
     centers_form    `xyz` or `uvd` where the file's name does not tell
 
     A frame with an empty box or no reading repeats the depth of the frame before it, as DenseReg does, and
@@ -103,7 +105,11 @@ class Msra:
         if centers is not None:
             middle = self._joints.astype(np.float64).mean(axis=1)
             found = read_centers(
-                Path(centers), CAMERA, middle, axis_signs=(1.0, -1.0, 1.0), form=centers_form
+                find_centers(centers, _center_file(split)),
+                CAMERA,
+                middle,
+                axis_signs=(1.0, -1.0, 1.0),
+                form=centers_form,
             )
             self._centers = found.astype(np.float32)
         if bad_frames == "skip":
@@ -229,6 +235,13 @@ def is_empty(path: Path) -> bool:
     area = max(right - left, 0) * max(bottom - top, 0)
     whole = (width, height) == SIZE and len(content) == 24 + 4 * area
     return whole and not any(content[24:])
+
+
+def _center_file(split: str) -> str:
+    if split == "all":
+        return "msra_center.txt"
+    part = "test" if split in SUBJECTS else "train"
+    return f"center_{part}_{split[-1]}_refined.txt"
 
 
 def _find(root: Path) -> Path:

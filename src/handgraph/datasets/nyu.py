@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.centers import read_centers
+from handgraph.datasets.centers import find_centers, read_centers
 from handgraph.datasets.files import float_array, load_mat, read_frame
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -24,6 +24,10 @@ from handgraph.skeleton import NYU14_OF_36, NYU36
 
 CAMERA = PinholeCamera(588.036865, 587.075073, 320.0, 240.0)
 SIZE = (640, 480)
+CENTER_FILES = {
+    "train": ("center_train_refined.txt",),
+    "test": ("center_test_refined.txt", "nyu_center.txt"),
+}
 SPLITS = ("train", "test", "test_1", "test_2")
 FRAMES = {"train": 72757, "test": 8252, "test_1": 2440, "test_2": 5812}
 SUBJECT_2_FROM = 2440
@@ -41,9 +45,10 @@ class Nyu:
     root            the folder `dataset`, or the one that holds it
     split           train (72757 frames), test (8252), test_1 (2440: the training subject), test_2 (5812)
     view            1 front (the one papers use), 2 top, 3 side
-    centers         a published centre file for this split's view 1: V2V-PoseNet `center_*_refined.txt` or
-                    region ensemble network `nyu_center.txt`. Without it the centre is the labelled palm
-                    point, refined in the depth when cropped: such numbers lean on the labels.
+    centers         a published centre file of view 1 of train or test, or a folder that holds such files:
+                    V2V-PoseNet's `center_{train,test}_refined.txt`, region ensemble network's
+                    `nyu_center.txt` (test). Without it the centre is the labelled palm point, refined in the
+                    depth when cropped: such numbers lean on the labels.
     centers_form    `xyz` or `uvd` where the file's name does not tell
 
     Needs SciPy (extra `datasets`). Raises InputError for a wrong root or an incomplete copy, FormatError
@@ -87,7 +92,7 @@ class Nyu:
             if view != 1:
                 raise ConfigError(f"nyu: published centres are those of view 1, not of view {view}")
             every = read_centers(
-                Path(centers),
+                find_centers(centers, *CENTER_FILES["train" if split == "train" else "test"]),
                 CAMERA,
                 _y_down(xyz[:, list(NYU14_OF_36)]).mean(axis=1),
                 axis_signs=(1.0, -1.0, 1.0),
