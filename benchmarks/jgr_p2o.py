@@ -4,7 +4,7 @@
 
 The paper's network (21 joints, two hourglasses, 96 × 96) with random weights. Forms of the same network for
 one frame: as trained, channels last, with the norms folded into the convolutions (`folded`), that one in
-bfloat16, and that one traced and frozen by TorchScript. A training step is forward, loss, backward and AdamW on
+bfloat16, and that one traced and frozen by TorchScript. A training step is forward, loss, backward, AdamW on
 32 images. `ratio` is the first form's median over this one's. OMP_NUM_THREADS chooses the number of threads.
 """
 
