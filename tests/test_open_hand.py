@@ -1,7 +1,7 @@
 """The shipped hand: a sound mesh, published proportions, joints that bend the right way and stay full."""
 
 import dataclasses
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -50,6 +50,15 @@ def arrays():
 @pytest.fixture(scope="module")
 def layer():
     return HandLayer(load_open_hand(), dtype=torch.float64)
+
+
+def tool(name):
+    """A module of tools/, which is no package."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
 
 
 def posed(layer, angles=None, shape=None):
@@ -178,6 +187,16 @@ def test_joints_lie_at_published_distances(layer):
         assert np.all(lengths[:2] - published[:2] < 3), finger
         # The skin's tip lies 3-8 mm beyond the bare distal bone and its head.
         assert 3 < lengths[2] - published[2] < 8, finger
+
+
+def test_regressed_joints_follow_the_designed_ones_in_every_shape(arrays):
+    skeleton = tool("open_hand_skeleton").build_skeleton()
+    rest = arrays["v_template"] * 1000.0
+    _, designed = tool("open_hand_skinning").shape_fields(skeleton, rest, arrays["faces"], arrays["weights"])
+    rng = np.random.default_rng(2)
+    for shape in (np.zeros(10), *np.eye(10) * 3, *rng.choice([-2.0, 2.0], (8, 10))):
+        regressed = arrays["J_regressor"] @ (rest + arrays["shapedirs"] * 1000.0 @ shape)
+        np.testing.assert_allclose(regressed, skeleton.joints + designed @ shape, atol=0.01)
 
 
 def test_hand_has_adult_proportions(layer):
@@ -408,15 +427,7 @@ def test_pose_components_are_orthonormal_and_ordered(arrays):
 
 @pytest.mark.slow
 def test_the_build_gives_the_shipped_arrays(arrays):
-    tools = str(ROOT / "tools")
-    sys.path.insert(0, tools)
-    try:
-        spec = importlib.util.spec_from_file_location("build_open_hand", f"{tools}/build_open_hand.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        rebuilt = module.build()
-    finally:
-        sys.path.remove(tools)
+    rebuilt = tool("build_open_hand").build()
     assert rebuilt.keys() == arrays.keys()
     for key, array in arrays.items():
         if array.dtype.kind == "f":
