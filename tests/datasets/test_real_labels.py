@@ -1,9 +1,10 @@
-"""Which hands the benchmarks show, from their labels alone: fingers bend towards the palm."""
+"""What the labels of the benchmarks say of themselves: which hands they show, and where their centres are."""
 
 import numpy as np
 import pytest
 
 from handgraph.datasets import icvl, msra, nyu
+from handgraph.datasets.centers import read_centers
 
 
 def bent_towards_left(across, up, bends):
@@ -38,3 +39,16 @@ def test_hands_bend_as_their_side_does(real, name, left):
     clear = np.abs(bend) > 0.3
     assert clear.sum() > 200
     assert ((bend[clear] > 0) == left).mean() > 0.99
+
+
+@pytest.mark.parametrize(("name", "joints", "median_mm"), [("nyu", 14, 28.4), ("icvl", 16, 41.0)])
+def test_published_centres_lie_in_the_hand(real, name, joints, median_mm):
+    """Region ensemble network's centres of the test frames, beside the middle of the published labels."""
+    folder = real / f"depth_{name}_predictions"
+    numbers = np.array((folder / f"{name}_test_groundtruth_label.txt").read_text().split(), dtype=np.float64)
+    camera = (nyu if name == "nyu" else icvl).CAMERA
+    middle = camera.xyz_from_uvd(numbers.reshape(-1, joints, 3)).mean(axis=1)
+    centers = read_centers(folder / f"{name}_center.txt", camera, middle, axis_signs=(1.0, 1.0, 1.0))
+    distance = np.linalg.norm(centers - middle, axis=1)
+    assert np.median(distance) == pytest.approx(median_mm, abs=0.1)
+    assert distance.max() < 70
