@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,9 @@ if __name__ == "__main__":
     mode, settings, folder = sys.argv[1], recipe(**json.loads(sys.argv[2])), Path(sys.argv[3])
     report: dict[str, Any] = {}
     if mode == "kill":
+        # What a run imports late is imported once here, not by every child.
+        import_module("torch.utils.tensorboard")
+        import_module("matplotlib.backends.backend_agg")
         report["drawn"] = killed(settings, folder, int(sys.argv[4]))
     report["result"] = run(settings, folder, resume=True)
     print(json.dumps(report))
