@@ -203,7 +203,7 @@ def _ends(
     enters = pixel_mm.flat[starts].sum() >= _ARM_ENTERS_MM
     if not enters:
         starts = np.array([np.where(mask, radius, 0).argmax()])
-    surface = _Surface(mask, depth, xyz, pixel_mm, radius, (columns[0], rows[0]), step)
+    surface = _Surface(mask, border, depth, xyz, pixel_mm, radius, (columns[0], rows[0]), step)
     distance = np.where(mask, _FAR, np.float32(-1))
     _spread(xyz, distance, starts, _FAR)
     candidates: list[Candidate] = []
@@ -226,6 +226,8 @@ class _Surface(NamedTuple):
     """One connected surface, cut out of the grid."""
 
     mask: np.ndarray
+    border: np.ndarray
+    """Pixels on the border of the frame."""
     depth: np.ndarray
     xyz: np.ndarray
     pixel_mm: np.ndarray
@@ -255,6 +257,7 @@ def _hand_at(surface: _Surface, tip: int, *, short: bool) -> Candidate | None:
     arm = on & (from_tip > palm_distance + _WRIST_MM) & (from_tip < palm_distance + _WRIST_MM + 40)
     arm_width = float((pixel_mm[arm] ** 2).sum()) / 40
     neck = float(radius[arm].max()) / palm_radius if arm.any() else 0.0
+    cut = float(pixel_mm[hand & surface.border].sum())
     rows, columns = np.nonzero(hand)
     outline = cv2.convexHull(np.column_stack([columns, rows]).astype(np.int32))
     solidity = min(1.0, len(rows) / max(cv2.contourArea(outline), 1.0))
@@ -266,6 +269,7 @@ def _hand_at(surface: _Surface, tip: int, *, short: bool) -> Candidate | None:
         * _within(neck, 0.0, 0.8)
         * (1.0 - 0.5 * solidity**2)
         * (0.7 if short else 1.0)
+        * max(0.3, _within(cut, 0.0, 70.0))
         * float(np.exp(-depth.flat[palm] / 2000 - behind / 500))
     )
     column, row = surface.corner
