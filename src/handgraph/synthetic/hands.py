@@ -599,13 +599,13 @@ def random_rotation(state: np.ndarray, out: np.ndarray) -> None:
 
 
 @nb.njit(nogil=True, cache=True)
-def sample_view(state: np.ndarray, out: np.ndarray) -> None:
+def sample_view(state: np.ndarray, uniform_share: float, out: np.ndarray) -> None:
     """Rotation of the hand in the camera frame: uniform, or palm or back towards the camera, forearm below.
 
-    45 % are uniform over all rotations. The others face the camera within about 30 degrees, the fingers
-    mostly upwards in the picture.
+    `uniform_share` of them are uniform over all rotations. The others face the camera within about 30
+    degrees, the fingers mostly upwards in the picture.
     """
-    if chance(state, 0.45):
+    if chance(state, uniform_share):
         random_rotation(state, out)
         return
     turn = normal(state, 0.0, 0.9) if chance(state, 0.6) else uniform(state, -np.pi, np.pi)

@@ -331,7 +331,7 @@ def compose(
     angles = np.empty((15, 3))
     family = sample_pose(rig, rest, state, families, angles)
     rotation = np.empty((3, 3))
-    sample_view(state, rotation)
+    sample_view(state, 0.15 if whole else 0.45, rotation)
     vertices = np.empty((len(rig.template), 3), np.float32)
     joints = np.empty((21, 3))
     wrist = np.zeros(3)
@@ -461,6 +461,25 @@ def compose(
         axes[0, 0], axes[0, 1] = np.cos(roll), -np.sin(roll)
         axes[1, 0], axes[1, 1] = np.sin(roll), np.cos(roll)
         axes[2, 2] = 1.0
+        if (
+            whole
+        ):  # the elbow's upper arm, and the torso hung on its shoulder (the right one, left in the picture)
+            bone = np.array([uniform(state, -0.2, 0.6), uniform(state, -0.8, 0.5), uniform(state, 0.5, 1.2)])
+            bone *= uniform(state, 230.0, 300.0) / np.sqrt((bone**2).sum())
+            frame_of(bone / np.sqrt((bone**2).sum()), axes)
+            ends, thickness = np.empty((4, 3)), np.empty((4, 2))
+            for k in range(4):
+                ends[k] = elbow + bone * (k / 2.6 - 0.1)
+                thickness[k] = 42.0 + 5.0 * k
+            points, faces = tube(ends, axes, thickness, 20)
+            draw_mesh(points, faces, local, inverse, label, BODY, False)
+            torso[0] = elbow[0] + bone[0] + 0.95 * radii[0]
+            torso[1] = elbow[1] + bone[1] + 0.65 * radii[1]
+            torso[2] = max(elbow[2] + bone[2] + 20.0, far + 40.0 + radii[2])
+            axes[:] = 0.0
+            axes[0, 0], axes[0, 1] = np.cos(roll), -np.sin(roll)
+            axes[1, 0], axes[1, 1] = np.sin(roll), np.cos(roll)
+            axes[2, 2] = 1.0
         points, faces = ellipsoid(torso, axes, radii)
         draw_mesh(points, faces, local, inverse, label, BODY, False)
         head = torso - (radii[1] + uniform(state, 70.0, 110.0)) * axes[:, 1]
