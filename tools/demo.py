@@ -1,7 +1,7 @@
 """The demonstration behind `make demo`: hands in sample frames, as pictures, pages, JSON and a mesh.
 
     python tools/demo.py                # the shipped sample frames
-    python tools/demo.py a.png b.npy    # your own depth frames
+    python tools/demo.py a.png b.npy    # and your own depth frames
 
 It uses handgraph as anyone would: the command `handgraph predict`, then its JSON file read back in Python.
 Results are in demo-output/. Where HANDGRAPH_REAL names a folder of real frames, those follow.
@@ -39,12 +39,10 @@ REAL = {
 
 def main() -> int:
     """Predict each set of frames; the exit code is the first that is not 0."""
-    codes = []
+    samples = sorted(str(path) for path in Path(str(files("handgraph") / "samples")).glob("*.png"))
+    codes = [predict("samples", samples)]
     if sys.argv[1:]:
         codes.append(predict("yours", sys.argv[1:]))
-    else:
-        samples = sorted(str(path) for path in Path(str(files("handgraph") / "samples")).glob("*.png"))
-        codes.append(predict("samples", samples))
     if "HANDGRAPH_REAL" in os.environ:
         for name, (folder, pattern, options) in REAL.items():
             frames = sorted((Path(os.environ["HANDGRAPH_REAL"]) / folder).glob(pattern))
