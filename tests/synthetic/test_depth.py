@@ -94,10 +94,10 @@ def _flat(sensor: str, strength_seed: int, depth_mm: float = 700.0) -> tuple[np.
 
 
 def test_readings_come_in_the_sensors_steps() -> None:
-    depth, row = _flat("sr305", 0)
+    depth, _ = _flat("sr305", 0)
     values = depth[depth > 0]
     assert np.allclose(values / 0.125, np.rint(values / 0.125))
-    depth, _row = _flat("kinect", 0)
+    depth, _ = _flat("kinect", 0)
     steps = np.diff(np.unique(depth[depth > 0]))
     assert 0.9 * 2.85 * 0.49 < steps.min() < 1.2 * 2.85 * 0.49  # 2.85 mm times the square of 0.7 m
 
