@@ -7,7 +7,7 @@ no hand is reported on a labelled frame, the frame counts in `found` and in no m
 
 | set | labels | caveat |
 |---|---|---|
-| handx | 21 joints of a fitted mesh, 21 frames of one sequence | wrist and thumb base lie elsewhere on the hand |
+| handx | 21 joints of a fitted mesh, 21 frames of one sequence | wrist and thumb base lie elsewhere |
 | nyu | 11 joints shared with NYU's 14, one frame | NYU's joints are points of another hand model |
 | 8cam | 21 clicked joints, triangulated, seen by at least two cameras | good to about a centimetre |
 | 8cam_visible | those of them with at least half of the joints visible in the frame itself | |
@@ -188,9 +188,7 @@ def _on_mask(mask: np.ndarray, hand: Hand) -> float:
     near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
     u, v = np.round(hand.keypoints_px).astype(int).T
     inside = (u >= 0) & (v >= 0) & (u < mask.shape[1]) & (v < mask.shape[0])
-    return float(
-        near[np.clip(v, 0, mask.shape[0] - 1), np.clip(u, 0, mask.shape[1] - 1)][inside].sum() / len(u)
-    )
+    return float(near[v[inside], u[inside]].sum() / len(u))
 
 
 def _median(values: list[float]) -> float:
