@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from toy import ToyData, recipe
 
 from handgraph.errors import ConfigError, HandgraphError
+from handgraph.training.loop import share_of
 
 SCRIPT = Path(__file__).with_name("toy.py")
 
@@ -84,9 +85,8 @@ def terminate_at(sample: int, first: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_stopped_by_sigterm_and_resumed_ends_with_the_same_weights(tmp_path: Path, ema: float) -> None:
-    settings = recipe(ema=ema, data={"ahead": 1, "threads": 1}, gradient_clip=0.1)
+def test_stopped_by_sigterm_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    settings = recipe(data={"ahead": 1, "threads": 1}, gradient_clip=0.1)
     toy.run(settings, tmp_path / "whole")
     for stop_at in (4, 25):  # in the first stage and, after another start, in the second
         data = toy.Watched(partial(terminate_at, 8 * stop_at))
@@ -127,6 +127,13 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_batch_must_split_evenly() -> None:
+    stage = toy.stages(toy.Config())[0]
+    assert share_of(stage, 4) == 2
+    with pytest.raises(ConfigError, match="stage all: a batch of 8 cannot be split over 3"):
+        share_of(stage, 3)
 
 
 def test_few_samples_are_overfitted(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def train(
     training, validation = data or open_data(recipe)
     plan = stages_of(recipe, system.stages(config), len(training))
     steps = sum(count for _, count in plan)
+    for stage, _ in plan:
+        share_of(stage, fabric.world_size)
 
     torch.manual_seed(recipe.seed)
     module = config.build()
@@ -175,7 +177,7 @@ def run_stage(
 
     def positions() -> Iterator[np.ndarray]:
         """This process's share of each step's samples."""
-        share = stage.batch_size // fabric.world_size
+        share = share_of(stage, fabric.world_size)
         for step in range(done, last_step):
             start = first_sample + (step - first_step) * stage.batch_size + fabric.global_rank * share
             yield np.arange(start, start + share)
@@ -285,6 +287,15 @@ def start_fabric(recipe: Recipe) -> Any:
     )
     fabric.launch()
     return fabric
+
+
+def share_of(stage: Stage, processes: int) -> int:
+    """Samples of a step that each process takes. Raises ConfigError where they cannot be split evenly."""
+    if stage.batch_size % processes:
+        raise ConfigError(
+            f"stage {stage.name}: a batch of {stage.batch_size} cannot be split over {processes}"
+        )
+    return stage.batch_size // processes
 
 
 def make_optimizer(module: nn.Module, stage: Stage) -> torch.optim.Optimizer:
