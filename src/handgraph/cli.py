@@ -222,7 +222,7 @@ def run_synthesize(args: argparse.Namespace) -> Answer:
     from handgraph.synthetic.depth import write_dataset
 
     start = time.perf_counter()
-    write_dataset(_folder(args.out), args.n, seed=args.seed, split=args.split)
+    write_dataset(_folder(args.out), args.n, args.seed, args.modality, split=args.split)
     seconds = time.perf_counter() - start
     result = {"out": str(args.out), "n": args.n, "seconds": round(seconds, 3)}
     return Answer(result, f"{args.n} frames in {seconds:.1f} s: {args.out}")
@@ -309,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     synthesize.add_argument("out", metavar="OUT", help="folder to write to")
     synthesize.add_argument("-n", type=_count, default=100, metavar="N", help="how many frames")
     synthesize.add_argument("--seed", type=int, default=0, help="the same seed gives the same hands")
-    synthesize.add_argument("--split", choices=("train", "validation", "test"), default="train")
+    synthesize.add_argument("--split", choices=("train", "validation", "test"), default="test")
     synthesize.add_argument("--modality", choices=("depth",), default="depth", help="what to render")
     return parser
 

@@ -8,11 +8,15 @@
 | `.npy`, `.npz` | (H, W) numbers in mm; in an `.npz` the array `depth_mm`, `depth`, or the only one |
 | `.bin` | MSRA: six uint32, then float32 mm of a box inside 320x240; brings the MSRA camera |
 
+A frame that stands in a `labels.jsonl` beside it, as `handgraph synthesize` writes one, has the camera given
+there.
+
 Everything is checked before it is decoded: nothing in a file is executed, and a header that promises more
 pixels than any depth camera has is refused.
 """
 
 import io
+import json
 import struct
 import zipfile
 import zlib
@@ -39,6 +43,8 @@ MIN_SIDE = 16
 # A frame whose farthest reading is below this is in metres: no hand fits before a camera within 20 mm.
 METRES_BELOW = 20.0
 FARTHEST_MM = 20_000.0
+
+LABELS_FILE = "labels.jsonl"
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
@@ -88,7 +94,7 @@ def read_depth(path: str | Path, depth_scale: float | None = None) -> DepthImage
         raise FormatError(
             f"{path}: 8-bit grey PNG, whose unit is unknown; give --depth-scale, the millimetres a grey level"
         )
-    return DepthImage(checked_depth(raw, str(path), depth_scale), camera, path)
+    return DepthImage(checked_depth(raw, str(path), depth_scale), camera or _camera_beside(path), path)
 
 
 def checked_depth(
@@ -163,6 +169,19 @@ def check_png(path: Path, content: bytes) -> PngHeader:
         position = end + 4
     width, height, bits, colour = struct.unpack_from(">IIBB", content, 16)
     return PngHeader(width, height, bits, _PNG_CHANNELS.get(colour, 0), colour == _PNG_PALETTE)
+
+
+def _camera_beside(path: Path) -> PinholeCamera | None:
+    """The camera that a `labels.jsonl` in the frame's folder gives for it; None where it does not."""
+    try:
+        lines = path.with_name(LABELS_FILE).read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            # Cheap first: a folder may hold a hundred thousand frames.
+            if path.name in line and (record := json.loads(line))["file"] == path.name:
+                return PinholeCamera(**record["camera"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not a file of ours: the frame simply brings no camera
+    return None
 
 
 _Raw = tuple[np.ndarray, PinholeCamera | None, bool]
