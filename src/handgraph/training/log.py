@@ -115,7 +115,8 @@ def draw_curve(run: Path) -> None:
             axes.plot(*zip(*points, strict=True), style, label=f"{kind} {name}", markersize=3)
     left.set(xlabel="optimiser step", ylabel="loss", yscale="log")
     right.set(ylabel="mean joint error (mm)")
-    figure.legend(loc="outside upper center", ncols=3)
+    if left.lines:
+        figure.legend(loc="outside upper center", ncols=3)
     canvas.draw()
     with atomic_write(run / "curve.png") as part:
         figure.savefig(part, dpi=120)
