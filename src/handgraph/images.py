@@ -22,7 +22,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -292,14 +292,14 @@ def _read_npz(path: Path, content: bytes) -> _Raw:
                     f"{path}: arrays {listed}; expected one named depth_mm or depth, or only one"
                 )
             with archive.open(chosen + ".npy") as file:
-                return _read_array(path, file), None, True
+                return _read_array(path, cast(io.BufferedIOBase, file)), None, True
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise FormatError(
             f"{path}: {_kind(content)} that is damaged or no .npz ({error}); copy or save it again"
         ) from error
 
 
-def _read_array(path: Path, file: IO[bytes]) -> np.ndarray:
+def _read_array(path: Path, file: io.BufferedIOBase) -> np.ndarray:
     """One array in NumPy's format, its header checked before anything is allocated; never unpickled."""
     try:
         version = np.lib.format.read_magic(file)
