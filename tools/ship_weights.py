@@ -1,0 +1,25 @@
+"""Put a trained checkpoint into the package as a system's shipped weights, in half precision.
+
+    python tools/ship_weights.py runs/full/best "synthetic depth hands alone, 392,000 images"
+
+The weights keep the recipe they were trained with; the text says in words what they have seen.
+"""
+
+import sys
+
+from handgraph.estimator import weights_path
+from handgraph.training.checkpoint import load_system, save_weights
+
+
+def main(checkpoint: str, trained_on: str) -> None:
+    """Write `src/handgraph/weights/SYSTEM.safetensors`."""
+    module, name, config, meta = load_system(checkpoint)
+    kept = {key: meta[key] for key in ("recipe", "metrics") if key in meta}
+    path = weights_path(name)
+    path.parent.mkdir(exist_ok=True)
+    save_weights(path, module, name, config, half=True, meta={**kept, "trained_on": trained_on})
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
