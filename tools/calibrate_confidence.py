@@ -71,9 +71,7 @@ def main(checkpoint: str | None = None, samples: str = "2048") -> None:
     true = np.array([(error[index] <= WITHIN_MM).mean() for index in bins])
     typical = np.array([np.median(error[index]) for index in bins])
     gap = float(np.abs(said - true).mean())
-    print(
-        f"test: mean gap between said and true {gap:.3f}; error {error.mean():.2f} mm over {len(error)} joints"
-    )
+    print(f"test: said and true differ by {gap:.3f} in the mean; error {error.mean():.2f} mm")
     print(f"rank correlation of confidence and error {_rank_correlation(-confidence, error):.2f}")
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), constrained_layout=True)
