@@ -1,6 +1,6 @@
 """The hand model as a differentiable layer: shape and pose in, mesh and joints out."""
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,9 +10,13 @@ from ..errors import ConfigError
 from ..skeleton import MANO
 from .files import HandModel, Side, load_open_hand
 
+if TYPE_CHECKING:
+    from .skinning import SparseWeights
+
 MILLIMETRES = 1000.0  # per metre: models are stored in metres, this layer returns millimetres
 
-_CHUNK = 64  # hands skinned at once: their per-vertex transforms (2.4 MB) stay in a core's cache
+_CHUNK = 16  # hands skinned at once by matrix products: their blended transforms stay in a core's cache
+_FEW_JOINTS = 6  # per vertex on average: above, matrix products over all joints are faster
 
 
 class HandMesh(NamedTuple):
@@ -58,6 +62,9 @@ class HandLayer(nn.Module):
     _template: Tensor
     _directions: Tensor
     _weights: Tensor
+    _first_entry: Tensor
+    _entry_joint: Tensor
+    _entry_weight: Tensor
     _joint_template: Tensor
     _joint_directions: Tensor
     _tip_template: Tensor
@@ -116,6 +123,13 @@ class HandLayer(nn.Module):
         # The kinematic chain yields its transforms by level: wrist, then first, second, third joints.
         by_level = [0, *range(1, 16, 3), *range(2, 16, 3), *range(3, 16, 3)]
         constant("_weights", weights.T[by_level])
+        # The same without zeros, vertex by vertex.
+        by_vertex = weights[:, by_level]
+        entries = by_vertex.nonzero()
+        constant("_entry_weight", by_vertex[entries[:, 0], entries[:, 1]])
+        self._index("_entry_joint", entries[:, 1].tolist())
+        self._index("_first_entry", [0, *(by_vertex != 0).sum(1).cumsum(0).tolist()])
+        self._few_joints = len(entries) <= _FEW_JOINTS * vertices
         # Rest joints are affine in the shape, so they need no vertices: (1 + 10) × 112, the negated joints
         # in MANO's order (16·3), then homogeneous by level (16·4).
         rest = (torch.cat([template.unsqueeze(0), shape_directions]) @ regressor.T).mT
@@ -266,31 +280,80 @@ class HandLayer(nn.Module):
 
     def _mesh(
         self, shape: Tensor, rotations: Tensor, translation: Tensor | None
-    ) -> tuple[Float[Tensor, "n V 3"], Float[Tensor, "n 21 3"], Tensor, Tensor, Tensor, _Chain]:
-        """Vertices and joints, and what their gradient needs.
+    ) -> tuple[Float[Tensor, "n V 3"], Float[Tensor, "n 21 3"], Tensor, Tensor, _Chain]:
+        """Vertices and joints, and what their gradient needs: corrected rest hand, transforms, chain."""
+        features, transforms, joints, chain = self._chain(shape, rotations, translation)
+        rest = torch.addmm(self._template, features, self._directions).unflatten(1, (3, -1))
+        if self._sparsely(rest):
+            from . import skinning
+
+            vertices = skinning.skin(self._sparse_weights(), transforms, rest)
+        else:
+            vertices = self._skin_by_products(transforms, rest)
+        joints = self._in_order(joints, vertices.index_select(1, self._tips))
+        return vertices, joints, rest, transforms, chain
+
+    def _sparsely(self, rest: Tensor) -> bool:
+        """Whether to skin by the compiled loops of `skinning`, rather than by matrix products."""
+        return self._few_joints and rest.device.type == "cpu" and rest.dtype in (torch.float32, torch.float64)
+
+    def _sparse_weights(self) -> "SparseWeights":
+        from .skinning import SparseWeights  # numba: loaded when first needed, not when imported
+
+        return SparseWeights(self._first_entry, self._entry_joint, self._entry_weight)
+
+    def _skin_by_products(
+        self, transforms: Float[Tensor, "n 16 3 4"], rest: Float[Tensor, "n 3 V"]
+    ) -> Float[Tensor, "n V 3"]:
+        """As `_skin`, on any device and for any weights.
 
         The blended transforms are by far the largest intermediate, four times the mesh itself. The batch is
         skinned in chunks, so that they never leave the cache, and the gradient computes them again.
         """
-        features, transforms, joints, chain = self._chain(shape, rotations, translation)
+        n, _, size = rest.shape
         matrices = transforms.flatten(2).mT.reshape(-1, 16)
-        n, size = len(features), self._weights.shape[1]
-        rest = features.new_empty(n, 3 * size)
-        vertices = features.new_empty(n, size, 3)
+        vertices = rest.new_empty(n, size, 3)
         chunk = min(n, _CHUNK)
-        blended = features.new_empty(chunk * 12, size)
-        moved = features.new_empty(chunk, 3, size)
+        blended = rest.new_empty(chunk * 12, size)
+        moved = rest.new_empty(chunk, 3, size)
         for start in range(0, n, _CHUNK):
             end = min(n, start + _CHUNK)
             count = end - start
-            torch.addmm(self._template, features[start:end], self._directions, out=rest[start:end])
             torch.mm(matrices[start * 12 : end * 12], self._weights, out=blended[: count * 12])
-            x, y, z = rest[start:end].view(count, 3, 1, size).unbind(1)
+            x, y, z = rest[start:end].unsqueeze(2).unbind(1)
             by_x, by_y, by_z, shift = blended[: count * 12].view(count, 3, 4, size).unbind(2)
             torch.addcmul(shift, by_x, x, out=moved[:count]).addcmul_(by_y, y).addcmul_(by_z, z)
             vertices[start:end].copy_(moved[:count].mT)
-        joints = self._in_order(joints, vertices.index_select(1, self._tips))
-        return vertices, joints, rest, matrices, transforms, chain
+        return vertices
+
+    def _skin_by_products_gradient(
+        self,
+        transforms: Float[Tensor, "n 16 3 4"],
+        rest: Float[Tensor, "n 3 V"],
+        by_vertices: Float[Tensor, "n V 3"],
+    ) -> tuple[Float[Tensor, "n 16 3 4"], Float[Tensor, "n 3 V"]]:
+        """The gradient of `_skin_by_products`, by transforms and rest hand."""
+        n, _, size = rest.shape
+        matrices = transforms.flatten(2).mT.reshape(-1, 16)
+        by_matrices = rest.new_empty(n * 12, 16)
+        by_rest = torch.empty_like(rest)
+        chunk = min(n, _CHUNK)
+        blended = rest.new_empty(chunk * 12, size)
+        outer = rest.new_empty(chunk, 3, 4, size)
+        for start in range(0, n, _CHUNK):
+            end = min(n, start + _CHUNK)
+            count = end - start
+            # out_i = Σ_k blended_ik rest_k, with rest_3 = 1; so by blended_ik is by_out_i rest_k …
+            outer[:count, :, 3] = by_vertices[start:end].mT
+            by_out = outer[:count, :, 3:]
+            torch.mul(by_out, rest[start:end].unsqueeze(1), out=outer[:count, :, :3])
+            torch.mm(outer[:count].view(-1, size), self._weights.T, out=by_matrices[start * 12 : end * 12])
+            # … and by rest_k is Σ_i by_out_i blended_ik.
+            torch.mm(matrices[start * 12 : end * 12], self._weights, out=blended[: count * 12])
+            to_x, to_y, to_z = blended[: count * 12].view(count, 3, 4, size)[:, :, :3].unbind(1)
+            x, y, z = by_out.unbind(1)
+            torch.mul(to_x, x, out=by_rest[start:end]).addcmul_(to_y, y).addcmul_(to_z, z)
+        return by_matrices.view(n, 12, 16).mT.unflatten(2, (3, 4)), by_rest
 
     def _chain_gradient(
         self,
@@ -424,8 +487,8 @@ class _Mesh(torch.autograd.Function):
     def forward(
         ctx: Any, layer: HandLayer, shape: Tensor, rotations: Tensor, translation: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        vertices, joints, rest, matrices, transforms, chain = layer._mesh(shape, rotations, translation)
-        ctx.save_for_backward(rest, matrices, transforms, *chain)
+        vertices, joints, rest, transforms, chain = layer._mesh(shape, rotations, translation)
+        ctx.save_for_backward(rest, transforms, *chain)
         ctx.layer = layer
         return vertices, joints
 
@@ -433,33 +496,19 @@ class _Mesh(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         by_vertices, by_joints = gradients
-        rest, matrices, transforms, *chain = ctx.saved_tensors
+        rest, transforms, *chain = ctx.saved_tensors
         layer: HandLayer = ctx.layer
-        n, size = len(rest), layer._weights.shape[1]
         by_ordered = torch.zeros_like(by_joints).index_add_(1, layer._joint_order, by_joints)
-        by_tips = by_ordered[:, 16:].mT
-        by_features = rest.new_empty(n, len(layer._directions))
-        by_matrices = rest.new_empty(n * 12, 16)
-        chunk = min(n, _CHUNK)
-        blended = rest.new_empty(chunk * 12, size)
-        outer = rest.new_empty(chunk, 3, 4, size)
-        by_rest = rest.new_empty(chunk, 3, size)
-        for start in range(0, n, _CHUNK):
-            end = min(n, start + _CHUNK)
-            count = end - start
-            # out_i = Σ_k blended_ik rest_k, with rest_3 = 1; so by blended_ik is by_out_i rest_k …
-            by_out = outer[:count, :, 3]
-            by_out.copy_(by_vertices[start:end].mT).index_add_(2, layer._tips, by_tips[start:end])
-            by_out = by_out.unsqueeze(2)
-            torch.mul(by_out, rest[start:end].view(count, 1, 3, size), out=outer[:count, :, :3])
-            torch.mm(outer[:count].view(-1, size), layer._weights.T, out=by_matrices[start * 12 : end * 12])
-            # … and by rest_k is Σ_i by_out_i blended_ik.
-            torch.mm(matrices[start * 12 : end * 12], layer._weights, out=blended[: count * 12])
-            to_x, to_y, to_z = blended[: count * 12].view(count, 3, 4, size)[:, :, :3].unbind(1)
-            x, y, z = by_out.unbind(1)
-            torch.mul(to_x, x, out=by_rest[:count]).addcmul_(to_y, y).addcmul_(to_z, z)
-            torch.mm(by_rest[:count].view(count, -1), layer._directions.T, out=by_features[start:end])
-        by_transforms = by_matrices.view(n, 12, 16).mT.unflatten(2, (3, 4))
+        by_vertices = by_vertices.clone(memory_format=torch.contiguous_format)
+        by_vertices.index_add_(1, layer._tips, by_ordered[:, 16:])
+        if layer._sparsely(rest):
+            from . import skinning
+
+            weights = layer._sparse_weights()
+            by_transforms, by_rest = skinning.skin_gradient(weights, transforms, rest, by_vertices)
+        else:
+            by_transforms, by_rest = layer._skin_by_products_gradient(transforms, rest, by_vertices)
+        by_features = by_rest.flatten(1) @ layer._directions.T
         by_shape, by_rotations, by_translation = layer._chain_gradient(
             _Chain(*chain), transforms, by_features, by_transforms, by_ordered[:, :16]
         )
