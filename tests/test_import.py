@@ -13,8 +13,8 @@ import handgraph
 
 PUBLIC = {
     "handgraph": """
-        CheckpointError ConfigError Crop FormatError Hand HandgraphError InputError MissingExtraError
-        PinholeCamera
+        CheckpointError ConfigError Crop Estimator FormatError Hand HandgraphError InputError
+        MissingExtraError PinholeCamera load systems
     """,
     "handgraph.formats": """
         ImageHands Predictions from_document read_coco read_json read_parquet to_document write_coco
@@ -51,6 +51,11 @@ def test_importing_handgraph_is_light():
     code = "import handgraph, json, sys; print(json.dumps(list(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(HEAVY) & {name.partition(".")[0] for name in json.loads(shown.stdout)}
+
+
+def test_other_names_are_refused_as_python_does():
+    with pytest.raises(AttributeError, match="module 'handgraph' has no attribute 'lod'"):
+        handgraph.lod  # noqa: B018
 
 
 def test_version_is_the_packages_own():
