@@ -22,6 +22,7 @@ from handgraph.hand import Hand, Side
 from handgraph.images import assumed_camera, checked_depth
 from handgraph.localize import Candidate, find_hands
 from handgraph.networks.hourglass import folded
+from handgraph.skeleton import BONES
 from handgraph.training.checkpoint import find_system, load_system
 
 Box = tuple[float, float, float, float]
@@ -32,8 +33,12 @@ CANDIDATES = 3
 """Places in a frame that the network looks at when the first one does not convince it."""
 SURE_SCORE = 0.6
 """With this score the first candidate is the hand."""
-LEAST_SCORE = 0.15
+LEAST_SCORE = 0.05
 """Below this score there is no hand."""
+SMALLEST_HAND_MM = 300.0
+"""Length of all bones together. A network that sees no hand gathers its joints in one place."""
+_HAND_MM = (600.0, 1000.0)
+"""Length of all bones of most people's hands."""
 
 
 def weights_path(name: str) -> Path:
@@ -69,10 +74,12 @@ class Estimator:
     """Finds the hand in depth frames and its 21 joints. Make one with `load`.
 
     name, config, meta   what the weights are: system, its `Config`, and how they were trained
+    least_score          a hand with a lower score is not reported; may be set
     """
 
     def __init__(self, module: nn.Module, name: str, config: Any, meta: dict[str, Any] | None = None) -> None:
         self.name, self.config, self.meta = name, config, meta or {}
+        self.least_score = LEAST_SCORE
         self._system: ModuleType = find_system(name)
         if config.joints != 21:
             raise ConfigError(f"{name}: predicts {config.joints} joints, a hand has 21: evaluate it instead")
@@ -129,16 +136,16 @@ class Estimator:
         candidates = _find(depth_mm, known, box, side)
         if not candidates:
             return []
-        hand = self._at(depth_mm, known, side, candidates[:1])[0]
-        if hand.score < SURE_SCORE and len(candidates) > 1:
-            hand = max(hand, *self._at(depth_mm, known, side, candidates[1:]), key=lambda one: one.score)
-        assert hand.joints_mm is not None
+        hands = self._at(depth_mm, known, side, candidates[:1])
+        if hands[0].score < SURE_SCORE and len(candidates) > 1:
+            hands += self._at(depth_mm, known, side, candidates[1:])
+        likely = [_plausibility(hand, one) for hand, one in zip(hands, candidates, strict=False)]
+        best = hands[int(np.argmax(likely))]
+        assert best.joints_mm is not None
         # The mean of the joints is steadier than the mean of what is visible, with forearm and all.
-        again = Candidate(
-            hand.joints_mm.mean(axis=0), candidates[0].cube_mm, candidates[0].box_px, hand.score
-        )
-        hand = max(hand, *self._at(depth_mm, known, side, [again]), key=lambda one: one.score)
-        if hand.score < LEAST_SCORE:
+        again = replace(candidates[0], center_xyz_mm=best.joints_mm.mean(axis=0).astype(np.float64))
+        hand = self._at(depth_mm, known, side, [again])[0]
+        if hand.score < self.least_score or _bone_length_mm(hand) < SMALLEST_HAND_MM:
             return []
         return [hand if camera else replace(hand, frame=hand.frame + ASSUMED_CAMERA)]
 
@@ -159,6 +166,19 @@ class Estimator:
             output = self._module(torch.from_numpy(images))
             hands: list[Hand] = self._system.decode(output, crops)
         return hands
+
+
+def _bone_length_mm(hand: Hand) -> float:
+    assert hand.joints_mm is not None
+    parents, children = np.transpose(BONES)
+    return float(np.linalg.norm(hand.joints_mm[children] - hand.joints_mm[parents], axis=1).sum())
+
+
+def _plausibility(hand: Hand, candidate: Candidate) -> float:
+    """What the network, the finder and the size of the predicted hand say together about a candidate."""
+    length = _bone_length_mm(hand)
+    size = min(1.0, length / _HAND_MM[0], _HAND_MM[1] / max(length, 1.0)) ** 2
+    return (0.05 + hand.score) * (0.05 + candidate.score) * size
 
 
 def _find(
