@@ -1,5 +1,6 @@
 """Writes a few synthetic frames of each dataset in the form in which it is distributed."""
 
+import json
 import struct
 from pathlib import Path
 
@@ -128,4 +129,38 @@ def write_msra(root: Path, subjects=range(9), seed: int = 0):
                 truth[name] = shown, np.round(xyz, 4)
             text = f"{len(lines)}\n" + "\n".join(lines) + "\n"
             (root / "cvpr15_MSRAHandGestureDB" / f"P{subject}" / gesture / "joint.txt").write_text(text)
+    return truth
+
+
+def write_synthetic(folder: Path, frames: int = 3, seed: int = 0):
+    """depth_%06d.png and labels.jsonl as `handgraph synthesize` lays them out: [(depth, uvd)] a frame."""
+    random = np.random.default_rng(seed)
+    truth, lines = [], []
+    for frame in range(frames):
+        depth, uvd = hand_blob(random, (475.0, 475.0), (310, 240), (640, 480), 500.0, 21)
+        u, v, d = uvd.T
+        xyz = np.stack([(u - 320) * d / 475, (v - 240) * d / 475, d], -1)
+        name = f"depth_{frame:06d}.png"
+        write_png(folder / name, depth.astype(np.uint16))
+        label = {
+            "file": name,
+            "frame": "camera frame: x right, y down, z forward, millimetres; pixel centres are integers",
+            "order": "21 joints: wrist, then thumb, index, middle, ring, little, each from palm to tip",
+            "depth_unit_mm": 1.0,
+            "camera": {"fx": 475.0, "fy": 475.0, "cx": 320.0, "cy": 240.0},
+            "side": "right",
+            "joints_mm": np.round(xyz, 3).tolist(),
+            "keypoints_px": np.round(uvd[:, :2], 3).tolist(),
+            "hand_model": "open_hand",
+            "shape": [0.5] * 10,
+            "pose": [0.1] * 48,
+            "translation_mm": [0.0] * 3,
+            "subject": 40 + frame,
+            "family": "rest",
+            "sensor": "kinect",
+            "contents": [],
+        }
+        lines.append(json.dumps(label) + "\n")
+        truth.append((depth, uvd))
+    (folder / "labels.jsonl").write_text("".join(lines))
     return truth

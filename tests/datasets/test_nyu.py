@@ -7,7 +7,7 @@ from damage import outcomes
 from dataset_writers import write_nyu
 
 from handgraph.datasets import open_dataset
-from handgraph.datasets.files import read_frame
+from handgraph.datasets.files import read_packed_frame
 from handgraph.datasets.nyu import CAMERA, PALM
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import NYU14_OF_36
@@ -161,9 +161,9 @@ def test_wrong_kinds_of_png(tree):
     grey = np.full((480, 640), 700, np.uint16)
     small = np.zeros((240, 320, 3), np.uint8)
     small[..., 1] = 3
-    for pixels, found in ((grey, "640x480, 16-bit grey"), (small, "320x240, as the dataset packs it")):
+    for pixels, found in ((grey, "640x480, not packed"), (small, "320x240, packed")):
         cv2.imwrite(str(path), pixels)
-        with pytest.raises(FormatError, match=f"a frame of {found}, expected 640x480, as the dataset"):
+        with pytest.raises(FormatError, match=f"a frame of {found} as in the dataset, expected 640x480"):
             data[0]
     path.write_bytes(b"")
     with pytest.raises(FormatError, match="the file is empty"):
@@ -200,7 +200,7 @@ def test_centres_of_another_form_or_split_are_refused(tree):
 def test_real_frame_and_its_label(real):
     """datasets.md: the published label of the first test frame, on the original frame."""
     folder = real / "depth_nyu_raw_frame"
-    depth = read_frame(folder / "depth_1_0000001.png", (640, 480), packed=True)
+    depth = read_packed_frame(folder / "depth_1_0000001.png", (640, 480))
     uvd = np.array(json.loads((folder / "gt_uvd.json").read_text())["uvd"])
     np.testing.assert_allclose(uvd[0], [169.221, 199.638, 736.417])
     np.testing.assert_allclose(uvd[13], [210.217, 268.604, 778.299])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handgraph.datasets import icvl, msra, nyu
+from handgraph.datasets import icvl, msra, nyu, synthetic
 from handgraph.datasets.check import check_split, summary
 from handgraph.datasets.depth_crops import DepthCrops
 from handgraph.datasets.sample import Dataset, Sample
@@ -30,6 +30,7 @@ _DATASETS = {
     "nyu": _Entry(nyu.Nyu, nyu.SPLITS, ("train", "test"), nyu.FRAMES),
     "icvl": _Entry(icvl.Icvl, icvl.SPLITS, ("train", "test_seq_1", "test_seq_2"), icvl.FRAMES),
     "msra": _Entry(msra.Msra, msra.SPLITS, msra.SUBJECTS, msra.FRAMES),
+    "synthetic": _Entry(synthetic.Synthetic, synthetic.SPLITS, ("all",), {}),
 }
 
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 
 from handgraph.errors import FormatError, InputError, MissingExtraError
-from handgraph.images import read_depth
+from handgraph.images import check_png, checked_depth, read_depth
 
 
 def read_bytes(path: Path) -> bytes:
@@ -23,21 +24,36 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def read_frame(path: Path, size: tuple[int, int], *, packed: bool = False) -> Float[np.ndarray, "h w"]:
-    """A depth frame in float32 mm, 0 = no reading, of exactly this (width, height).
+def read_packed_frame(path: Path, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+    """Float32 mm, 0 = no reading, of a dataset's own packing: NYU's RGB PNG, MSRA's .bin; of this size.
 
-    `packed` asks for a format that brings its own camera (NYU's RGB packing, MSRA's .bin), so that a frame
-    converted to something else in between is not taken for the original.
+    A frame converted to something else in between is refused, for nobody knows how it was converted.
     """
     image = read_depth(path)
     height, width = image.depth_mm.shape
-    if (width, height) != size or packed != (image.camera is not None):
-        kind = {True: "as the dataset packs it", False: "16-bit grey"}
+    if (width, height) != size or image.camera is None:
+        packing = "not packed" if image.camera is None else "packed"
         raise FormatError(
-            f"{path}: a frame of {width}x{height}, {kind[image.camera is not None]}, "
-            f"expected {size[0]}x{size[1]}, {kind[packed]}"
+            f"{path}: a frame of {width}x{height}, {packing} as in the dataset, "
+            f"expected {size[0]}x{size[1]}, packed"
         )
     return image.depth_mm
+
+
+def read_grey_frame(path: Path, size: tuple[int, int] | None = None) -> Float[np.ndarray, "h w"]:
+    """Float32 mm, 0 = no reading, of a 16-bit grey PNG in mm of this (width, height); None is any size."""
+    content = read_bytes(path)
+    header = check_png(path, content)
+    if header.bits != 16 or header.channels != 1 or size not in (None, (header.width, header.height)):
+        wanted = "" if size is None else f"{size[0]}x{size[1]}, "
+        raise FormatError(
+            f"{path}: a frame of {header.width}x{header.height}, {header.channels} channels of "
+            f"{header.bits} bit, expected {wanted}1 of 16 bit"
+        )
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape != (header.height, header.width):
+        raise FormatError(f"{path}: the PNG cannot be decoded; copy it again")
+    return checked_depth(pixels, str(path))
 
 
 def read_lines(path: Path) -> list[str]:

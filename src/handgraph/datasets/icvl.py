@@ -21,7 +21,7 @@ from jaxtyping import Float32
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.centers import find_centers, mass_center, read_centers
-from handgraph.datasets.files import parse_floats, read_frame, read_lines
+from handgraph.datasets.files import parse_floats, read_grey_frame, read_lines
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import ICVL16
@@ -127,7 +127,7 @@ class Icvl:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
         index = range(len(self))[index]
         path, uvd = self.depth_path(index), self._uvd[index]
-        depth = read_frame(path, SIZE)
+        depth = read_grey_frame(path, SIZE)
         depth[depth >= _BACKGROUND_FROM_MM] = 0
         center = None if self._centers is None else self._centers[index]
         known = center is not None and bool(np.isfinite(center).all())

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.centers import find_centers, read_centers
-from handgraph.datasets.files import float_array, load_mat, read_frame
+from handgraph.datasets.files import float_array, load_mat, read_packed_frame
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import NYU14_OF_36, NYU36
@@ -119,7 +119,7 @@ class Nyu:
             raise FormatError(
                 f"{path}: its joint_xyz projects {residual:.1f} px or mm from its joint_uvd in joint_data.mat"
             )
-        depth = read_frame(path, SIZE, packed=True)
+        depth = read_packed_frame(path, SIZE)
         second = self.folder.name == "test" and self._first + index >= SUBJECT_2_FROM
         center = joints[PALM] if self._centers is None else self._centers[index]
         known = bool(np.isfinite(center).all())  # V2V-PoseNet calls a few training frames invalid
