@@ -1,5 +1,6 @@
 """The layer against MANO's equations written as loops, against smplx, and against finite differences."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -98,6 +99,60 @@ def test_values_and_gradients_equal_smplx(model: HandModel, batch: int) -> None:
     )
     for mine, reference in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, reference, rtol=0, atol=1e-6 * reference.abs().max().item())
+
+
+def of_few_joints(model: HandModel) -> HandModel:
+    """The model with one to four joints per vertex."""
+    weights = np.zeros_like(model.weights)
+    for v, row in enumerate(model.weights):
+        kept = np.argsort(row)[-(v % 4 + 1) :]
+        weights[v, kept] = row[kept] / row[kept].sum()
+    return dataclasses.replace(model, weights=weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_skinning_equals_matrix_products(
+    small_model: HandModel, dtype: torch.dtype, threads: int
+) -> None:
+    """Values and gradients; 133 hands are no whole number of blocks; the gradients are strided."""
+    model = of_few_joints(small_model)
+    compiled, plain = HandLayer(model, dtype=dtype), HandLayer(model, dtype=dtype)
+    plain._few_joints = False
+    arguments = [x.to(dtype).requires_grad_() for x in inputs(133)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        results = []
+        for layer in (compiled, plain):
+            mesh = layer(*arguments)
+            assert layer._sparsely(mesh.vertices_mm) == (layer is compiled)
+            along = torch.linspace(-1, 1, 40 * 3 * 133, dtype=dtype).cos().view(3, 40, 133).permute(2, 1, 0)
+            loss = (mesh.vertices_mm * along).sum() + mesh.joints_mm.square().sum() / 1000
+            results.append((*mesh, *torch.autograd.grad(loss, arguments)))
+    finally:
+        torch.set_num_threads(before)
+    relative = 2e-5 if dtype == torch.float32 else 1e-13
+    for mine, reference in zip(*results, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=relative * reference.abs().max().item())
+
+
+def test_compiled_gradient_equals_finite_differences(small_model: HandModel) -> None:
+    layer = HandLayer(of_few_joints(small_model), dtype=torch.float64)
+    arguments = [x.requires_grad_() for x in inputs(33)]
+    torch.autograd.gradcheck(lambda *x: tuple(layer(*x)), arguments, fast_mode=True)
+
+
+def test_inputs_need_not_be_contiguous(small_model: HandModel) -> None:
+    layer = HandLayer(of_few_joints(small_model), dtype=torch.float64)
+    arguments = inputs(40)
+    strided = [x.T.contiguous().T for x in arguments]
+    torch.testing.assert_close(layer(*strided).vertices_mm, layer(*arguments).vertices_mm)
+
+
+def test_models_of_many_joints_per_vertex_are_skinned_by_matrix_products(model: HandModel) -> None:
+    assert not HandLayer(model)._sparsely(torch.zeros(64, 1))
+    assert HandLayer(load_open_hand())._sparsely(torch.zeros(64, 1))
 
 
 def test_hand_written_gradient_equals_finite_differences(small_model: HandModel) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MILLIMETRES = 1000.0  # per metre: models are stored in metres, this layer returns millimetres
 
 _CHUNK = 16  # hands skinned at once by matrix products: their blended transforms stay in a core's cache
+_MANY_HANDS = 32  # from here on the compiled loops pay; fewer hands are skinned by matrix products
 _FEW_JOINTS = 6  # per vertex on average: above, matrix products over all joints are faster
 
 
@@ -283,22 +284,26 @@ class HandLayer(nn.Module):
     ) -> tuple[Float[Tensor, "n V 3"], Float[Tensor, "n 21 3"], Tensor, Tensor, _Chain]:
         """Vertices and joints, and what their gradient needs: corrected rest hand, transforms, chain."""
         features, transforms, joints, chain = self._chain(shape, rotations, translation)
-        rest = torch.addmm(self._template, features, self._directions).unflatten(1, (3, -1))
-        if self._sparsely(rest):
-            from . import skinning
+        if self._sparsely(features):
+            from . import skinning  # numba: loaded when first needed, not when imported
 
+            # In memory the hands come last, as `skin` likes it.
+            rest = torch.addmm(self._template.unsqueeze(1), self._directions.T, features.T)
+            rest = rest.unflatten(0, (3, -1)).permute(2, 0, 1)
             vertices = skinning.skin(self._sparse_weights(), transforms, rest)
         else:
+            rest = torch.addmm(self._template, features, self._directions).unflatten(1, (3, -1))
             vertices = self._skin_by_products(transforms, rest)
         joints = self._in_order(joints, vertices.index_select(1, self._tips))
         return vertices, joints, rest, transforms, chain
 
-    def _sparsely(self, rest: Tensor) -> bool:
+    def _sparsely(self, like: Tensor) -> bool:
         """Whether to skin by the compiled loops of `skinning`, rather than by matrix products."""
-        return self._few_joints and rest.device.type == "cpu" and rest.dtype in (torch.float32, torch.float64)
+        on_processor = like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
+        return self._few_joints and on_processor and len(like) >= _MANY_HANDS
 
     def _sparse_weights(self) -> "SparseWeights":
-        from .skinning import SparseWeights  # numba: loaded when first needed, not when imported
+        from .skinning import SparseWeights
 
         return SparseWeights(self._first_entry, self._entry_joint, self._entry_weight)
 
