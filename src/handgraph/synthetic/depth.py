@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import cv2
-import numba as nb
 import numpy as np
 import roma
 import torch
@@ -115,29 +114,6 @@ _forget_stale_code()
 @lru_cache(maxsize=4)
 def _rig(model: HandModel) -> Rig:
     return rig_from_model(model)
-
-
-@nb.njit(nogil=True, cache=True)
-def _draw(
-    rig: Rig,
-    sensors: np.ndarray,
-    families: np.ndarray,
-    chances: Chances,
-    subjects: int,
-    seed: int,
-    split: int,
-    index: int,
-    size: int,
-    whole: bool,
-    noise: bool,
-) -> tuple[Scene, np.ndarray]:
-    scene = compose(rig, sensors, families, chances, subjects, seed, split, index, size, whole)
-    state = seed_stream(seed, split, index, 3 if whole else 2)
-    if noise and np.float64(state[0] >> np.uint64(11)) * 2.0**-53 < chances.noise:
-        depth = sense(scene.inverse, sensors[scene.sensor], scene.camera[0], state)
-    else:
-        depth = clean(scene.inverse)
-    return scene, depth
 
 
 class DepthSynthesizer:
@@ -254,11 +230,16 @@ class DepthSynthesizer:
         }
 
     def _scene(self, index: int, *, whole: bool) -> tuple[Scene, np.ndarray]:
+        """The scene, and the depth the sensor reads of it."""
         split = get_args(Split).index(self.split)
-        return _draw(
+        scene = compose(
             self.rig, self._sensors, self._families, self.chances, SUBJECTS[self.split],
-            self.seed, split, index, self.size, whole, self.noise,
+            self.seed, split, index, self.size, whole,
         )  # fmt: skip
+        state = seed_stream(self.seed, split, index, 3 if whole else 2)
+        if self.noise and (int(state[0]) >> 11) * 2.0**-53 < self.chances.noise:
+            return scene, sense(scene.inverse, self._sensors[scene.sensor], float(scene.camera[0]), state)
+        return scene, clean(scene.inverse)
 
     def _crop(self, scene: Scene, depth: np.ndarray) -> tuple[Crop, np.ndarray]:
         """The crop in the sensor's full frame, and the image cut from the window that was drawn of it."""

@@ -8,12 +8,16 @@ cyclic coordinate descent, and fingers that run into one another are opened unti
 Compiled with numba and free of the GIL: one image is drawn by one thread from start to end.
 """
 
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numba as nb
 import numpy as np
 
 from handgraph.hand_model.files import HandModel
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 FAMILIES = ("open", "fist", "pinch", "point", "grasp", "count", "relaxed", "free", "blend")
 """Pose families; `count` holds every combination of stretched fingers, `blend` mixes two others."""
@@ -178,10 +182,19 @@ def _may_collide(a: tuple, b: tuple, joint_a: int, joint_b: int) -> bool:
     return not (root_a and root_b)
 
 
+def compiled(*, fastmath: bool = False) -> Callable[[Function], Function]:
+    """Compile with numba, free of the GIL, kept on disk; a wrapper that checks types is left out."""
+
+    def compile_function(function: Function) -> Function:
+        return nb.njit(nogil=True, cache=True, fastmath=fastmath)(inspect.unwrap(function))
+
+    return compile_function
+
+
 # --- Random numbers -------------------------------------------------------------------------------------
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def seed_stream(seed: int, split: int, index: int, purpose: int) -> np.ndarray:
     """The state of one SplitMix64 stream, an array of one uint64; different arguments, unrelated streams."""
     state = np.empty(1, np.uint64)
@@ -192,7 +205,7 @@ def seed_stream(seed: int, split: int, index: int, purpose: int) -> np.ndarray:
     return state
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@compiled()
 def next_u64(state: np.ndarray) -> np.uint64:
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -201,28 +214,28 @@ def next_u64(state: np.ndarray) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def uniform(state: np.ndarray, low: float, high: float) -> float:
     return low + (high - low) * (np.float64(next_u64(state) >> np.uint64(11)) * 1.1102230246251565e-16)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def normal(state: np.ndarray, mean: float, sigma: float) -> float:
     u = uniform(state, 1e-12, 1.0)
     return mean + sigma * np.sqrt(-2.0 * np.log(u)) * np.cos(uniform(state, 0.0, 2.0 * np.pi))
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def chance(state: np.ndarray, probability: float) -> bool:
     return uniform(state, 0.0, 1.0) < probability
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def integer(state: np.ndarray, below: int) -> int:
     return min(int(uniform(state, 0.0, below)), below - 1)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def draw(state: np.ndarray, shares: np.ndarray) -> int:
     """An index drawn with the given shares."""
     x = uniform(state, 0.0, 1.0) * shares.sum()
@@ -236,7 +249,7 @@ def draw(state: np.ndarray, shares: np.ndarray) -> int:
 # --- Kinematics -----------------------------------------------------------------------------------------
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def axis_rotation(axis: np.ndarray, angle: float, out: np.ndarray) -> None:
     """Rodrigues' formula for a unit axis, (3, 3) into `out`."""
     c, s = np.cos(angle), np.sin(angle)
@@ -247,14 +260,14 @@ def axis_rotation(axis: np.ndarray, angle: float, out: np.ndarray) -> None:
     out[2, 0], out[2, 1], out[2, 2] = t * x * z - s * y, t * y * z + s * x, t * z * z + c
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def matmul3(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     for i in range(3):
         for j in range(3):
             out[i, j] = a[i, 0] * b[0, j] + a[i, 1] * b[1, j] + a[i, 2] * b[2, j]
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def joint_rotation(axes: np.ndarray, angles: np.ndarray, out: np.ndarray) -> None:
     """Anatomical angles of one joint → its rotation: flexion @ abduction @ twist."""
     flex, abduct, twist, both = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
@@ -265,18 +278,20 @@ def joint_rotation(axes: np.ndarray, angles: np.ndarray, out: np.ndarray) -> Non
     matmul3(both, twist, out)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def local_rotations(rig: Rig, angles: np.ndarray, out: np.ndarray) -> None:
     """(15, 3) angles → (15, 3, 3) rotations of the finger joints."""
     for k in range(15):
         joint_rotation(rig.axes[k], angles[k], out[k])
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def chain(rig: Rig, rest: np.ndarray, local: np.ndarray, rot: np.ndarray, pos: np.ndarray) -> None:
     """Forward kinematics in the hand's own frame: global rotations (16, 3, 3), joint positions (16, 3)."""
-    rot[0] = np.eye(3)
-    pos[0] = rest[0]
+    for i in range(3):
+        pos[0, i] = rest[0, i]
+        for j in range(3):
+            rot[0, i, j] = 1.0 if i == j else 0.0
     for k in range(1, 16):
         p = rig.parents[k]
         matmul3(rot[p], local[k - 1], rot[k])
@@ -286,7 +301,7 @@ def chain(rig: Rig, rest: np.ndarray, local: np.ndarray, rot: np.ndarray, pos: n
                 pos[k, i] += rot[p, i, j] * (rest[k, j] - rest[p, j])
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def end_point(rest: np.ndarray, rot: np.ndarray, pos: np.ndarray, k: int, point: np.ndarray) -> np.ndarray:
     """A rest-pose point carried by joint k."""
     out = np.empty(3)
@@ -297,7 +312,7 @@ def end_point(rest: np.ndarray, rot: np.ndarray, pos: np.ndarray, k: int, point:
     return out
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def rest_points(rig: Rig, shape: np.ndarray) -> np.ndarray:
     """The shaped hand's 16 rest joints and five rest fingertips, (21, 3) mm, MANO's order."""
     out = np.empty((21, 3))
@@ -314,7 +329,7 @@ def rest_points(rig: Rig, shape: np.ndarray) -> np.ndarray:
     return out
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def penetration_mm(rig: Rig, rest: np.ndarray, angles: np.ndarray) -> float:
     """How deep the hand's bone spheres enter one another at worst (0 where they keep apart)."""
     local, rot, pos = np.empty((15, 3, 3)), np.empty((16, 3, 3)), np.empty((16, 3))
@@ -344,7 +359,7 @@ def penetration_mm(rig: Rig, rest: np.ndarray, angles: np.ndarray) -> float:
 # --- Subjects and poses ---------------------------------------------------------------------------------
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def subject_shape(seed: int, split: int, subject: int) -> np.ndarray:
     """The ten shape coefficients of one subject of one split, bounded to ±3."""
     state = seed_stream(seed, split, subject, 7)
@@ -354,7 +369,7 @@ def subject_shape(seed: int, split: int, subject: int) -> np.ndarray:
     return shape
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _clamp(rig: Rig, angles: np.ndarray) -> None:
     for k in range(15):
         for a in range(3):
@@ -366,7 +381,7 @@ _MEAN = np.radians(np.array([[2, 4, 2], [78, 96, 55], [38, 45, 25], [8, 92, 55],
 _SIGMA = np.radians(np.array([[9, 6, 4], [9, 9, 12], [16, 18, 10], [10, 10, 12], [14, 10, 6]], float))
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _finger(angles: np.ndarray, finger: int, state: np.ndarray, kind: int, common: np.ndarray) -> None:
     """Flexion of one finger (1-4) in a named state; `common` is what all fingers share of the variation."""
     first = FINGER_JOINTS[finger] - 1
@@ -375,7 +390,7 @@ def _finger(angles: np.ndarray, finger: int, state: np.ndarray, kind: int, commo
         angles[first + k, 0] = _MEAN[kind, k] + _SIGMA[kind, k] * own
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _spread_fingers(rig: Rig, angles: np.ndarray, state: np.ndarray, amount: float) -> None:
     """Abduction of the fingers: together by `amount` (rad), alone a little; bent fingers cannot spread."""
     lean = normal(state, 0.0, 0.05)
@@ -387,7 +402,7 @@ def _spread_fingers(rig: Rig, angles: np.ndarray, state: np.ndarray, amount: flo
         angles[first, 2] = normal(state, 0.0, 0.05)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _free_thumb(rig: Rig, angles: np.ndarray, state: np.ndarray) -> None:
     """A thumb anywhere within its limits, more often near the middle of them."""
     for k in range(12, 15):
@@ -396,7 +411,7 @@ def _free_thumb(rig: Rig, angles: np.ndarray, state: np.ndarray) -> None:
             angles[k, a] = low + (high - low) * 0.5 * (uniform(state, 0.0, 1.0) + uniform(state, 0.0, 1.0))
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _resting_thumb(angles: np.ndarray, state: np.ndarray, sigma: float) -> None:
     """A thumb near the model's own rest."""
     for k in range(12, 15):
@@ -404,7 +419,7 @@ def _resting_thumb(angles: np.ndarray, state: np.ndarray, sigma: float) -> None:
             angles[k, a] = normal(state, 0.0, sigma * (1.0 if a < 2 else 0.3))
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def reach_with_thumb(rig: Rig, rest: np.ndarray, angles: np.ndarray, target: np.ndarray, gap: float) -> float:
     """Cyclic coordinate descent of the thumb's angles, within limits, until its tip is `gap` mm away.
 
@@ -455,20 +470,29 @@ def reach_with_thumb(rig: Rig, rest: np.ndarray, angles: np.ndarray, target: np.
     return abs(left - gap)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _touch(
-    rig: Rig, rest: np.ndarray, angles: np.ndarray, joint: int, child: int, place: float, gap: float
+    rig: Rig,
+    rest: np.ndarray,
+    angles: np.ndarray,
+    joint: int,
+    child: int,
+    place: float,
+    rise: float,
+    gap: float,
 ) -> None:
-    """Bring the thumb's tip to the palm side of a place along a bone; `child` 16-20 is a fingertip."""
+    """Bring the thumb's tip to a place along a bone, `rise` mm backwards; child 16-20 is a fingertip."""
     local, rot, pos = np.empty((15, 3, 3)), np.empty((16, 3, 3)), np.empty((16, 3))
     local_rotations(rig, angles, local)
     chain(rig, rest, local, rot, pos)
-    point = rest[joint] + place * (rest[child] - rest[joint])
-    point[1] -= 4.0  # towards the palm side, where the finger's pad is
+    point = np.empty(3)
+    for i in range(3):
+        point[i] = rest[joint, i] + place * (rest[child, i] - rest[joint, i])
+    point[1] += rise
     reach_with_thumb(rig, rest, angles, end_point(rest, rot, pos, joint, point), gap)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _one_family(rig: Rig, rest: np.ndarray, state: np.ndarray, family: int, angles: np.ndarray) -> None:
     """Draw a pose of one family (not `blend`) into `angles` (15, 3)."""
     angles[:] = 0.0
@@ -533,29 +557,35 @@ def _one_family(rig: Rig, rest: np.ndarray, state: np.ndarray, family: int, angl
     else:
         _resting_thumb(angles, state, 0.22 if thumb == 1 else 0.12)
     _clamp(rig, angles)
+    if thumb < 2:
+        return
+    joint, child, place, rise, gap = 0, 0, 0.0, -4.0, 0.0  # −4 mm: the palm side, where a finger's pad is
     if thumb == 2:  # on the back of the bent fingers' middle bones
-        finger = 1 + integer(state, 2)
-        first = FINGER_JOINTS[finger]
-        local, rot, pos = np.empty((15, 3, 3)), np.empty((16, 3, 3)), np.empty((16, 3))
-        local_rotations(rig, angles, local)
-        chain(rig, rest, local, rot, pos)
-        point = rest[first + 1] + uniform(state, 0.2, 0.8) * (rest[first + 2] - rest[first + 1])
-        point[1] += 9.0
-        target = end_point(rest, rot, pos, first + 1, point)
-        reach_with_thumb(rig, rest, angles, target, uniform(state, 6.0, 14.0))
+        joint = FINGER_JOINTS[1 + integer(state, 2)] + 1
+        child, rise = joint + 1, 9.0
+        place, gap = uniform(state, 0.2, 0.8), uniform(state, 6.0, 14.0)
     elif thumb == 3:  # to the root of the ring or little finger
-        first = FINGER_JOINTS[3 + integer(state, 2)]
-        _touch(rig, rest, angles, 0, first, uniform(state, 0.6, 0.95), uniform(state, 14.0, 26.0))
-    elif thumb == 4:
-        first = FINGER_JOINTS[touch]
-        _touch(rig, rest, angles, first + 2, 16 + touch, uniform(state, 0.7, 1.0), uniform(state, 8.0, 13.0))
-    elif thumb == 5:  # a grip: the thumb faces the fingers across what they hold
-        first = FINGER_JOINTS[touch]
-        _touch(rig, rest, angles, first + 2, 16 + touch, 0.8, uniform(state, 12.0, 70.0))
+        child = FINGER_JOINTS[3 + integer(state, 2)]
+        place, gap = uniform(state, 0.6, 0.95), uniform(state, 14.0, 26.0)
+    elif thumb == 4:  # to a fingertip
+        joint, child = FINGER_JOINTS[touch] + 2, 16 + touch
+        place, gap = uniform(state, 0.7, 1.0), uniform(state, 8.0, 13.0)
+    else:  # a grip: the thumb faces a finger across what they hold
+        joint, child = FINGER_JOINTS[touch] + 2, 16 + touch
+        place, gap = 0.8, uniform(state, 12.0, 70.0)
+    _touch(rig, rest, angles, joint, child, place, rise, gap)
     _clamp(rig, angles)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
+def _lead(angles: np.ndarray, other: np.ndarray, share: float) -> None:
+    """Move `angles` a share of the way to `other`."""
+    for k in range(15):
+        for a in range(3):
+            angles[k, a] += share * (other[k, a] - angles[k, a])
+
+
+@compiled()
 def sample_pose(rig: Rig, rest: np.ndarray, state: np.ndarray, shares: np.ndarray, angles: np.ndarray) -> int:
     """Draw anatomical angles (15, 3) within limits and without deep self-penetration; returns the family.
 
@@ -565,13 +595,12 @@ def sample_pose(rig: Rig, rest: np.ndarray, state: np.ndarray, shares: np.ndarra
     family = draw(state, shares)
     other = np.empty((15, 3))
     for _ in range(4):
-        if family == len(shares) - 1:
-            _one_family(rig, rest, state, draw(state, shares[:-1]), angles)
-            _one_family(rig, rest, state, draw(state, shares[:-1]), other)
-            t = uniform(state, 0.15, 0.85)
-            angles += t * (other - angles)
-        else:
-            _one_family(rig, rest, state, family, angles)
+        blend = family == len(shares) - 1
+        for part in range(2 if blend else 1):
+            which = draw(state, shares[:-1]) if blend else family
+            _one_family(rig, rest, state, which, angles if part == 0 else other)
+        if blend:
+            _lead(angles, other, uniform(state, 0.15, 0.85))
         if penetration_mm(rig, rest, angles) <= PENETRATION_MM:
             return family
     other[:] = 0.0
@@ -580,14 +609,14 @@ def sample_pose(rig: Rig, rest: np.ndarray, state: np.ndarray, shares: np.ndarra
         other[first, 1] = 0.06 * rig.spread[finger] * (0.0 if finger == 2 else 1.0)
     _clamp(rig, other)
     for _ in range(10):
-        angles += 0.15 * (other - angles)
+        _lead(angles, other, 0.15)
         if penetration_mm(rig, rest, angles) <= PENETRATION_MM:
             return family
     angles[:] = other
     return family
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def random_rotation(state: np.ndarray, out: np.ndarray) -> None:
     """Uniform over all rotations (Shoemake, Graphics Gems III)."""
     a, b, c = uniform(state, 0.0, 1.0), uniform(state, 0.0, 2 * np.pi), uniform(state, 0.0, 2 * np.pi)
@@ -598,7 +627,7 @@ def random_rotation(state: np.ndarray, out: np.ndarray) -> None:
     out[2, 0], out[2, 1], out[2, 2] = 2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def sample_view(state: np.ndarray, uniform_share: float, out: np.ndarray) -> None:
     """Rotation of the hand in the camera frame: uniform, or palm or back towards the camera, forearm below.
 
@@ -626,7 +655,7 @@ def sample_view(state: np.ndarray, uniform_share: float, out: np.ndarray) -> Non
     matmul3(tilt, base, out)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def pose_hand(
     rig: Rig,
     shape: np.ndarray,

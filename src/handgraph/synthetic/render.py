@@ -5,10 +5,9 @@ exact to rounding; 0 means nothing there, the largest value is the nearest surfa
 integers. A window (left, top) of a larger frame is drawn as if cut from it.
 """
 
-import numba as nb
 import numpy as np
 
-from handgraph.synthetic.hands import axis_rotation
+from handgraph.synthetic.hands import axis_rotation, compiled
 
 NOTHING, HAND, FOREARM, OBJECT, PLANE, BODY = 0, 1, 2, 3, 4, 5
 """What a pixel shows."""
@@ -16,7 +15,7 @@ NOTHING, HAND, FOREARM, OBJECT, PLANE, BODY = 0, 1, 2, 3, 4, 5
 _NEAR_MM = 40.0
 
 
-@nb.njit(nogil=True, cache=True, fastmath=True)
+@compiled(fastmath=True)
 def draw_mesh(
     points: np.ndarray,
     faces: np.ndarray,
@@ -80,7 +79,7 @@ def draw_mesh(
                         label[v, u] = tag
 
 
-@nb.njit(nogil=True, cache=True, fastmath=True)
+@compiled(fastmath=True)
 def draw_plane(
     normal: np.ndarray,
     offset: float,
@@ -103,7 +102,7 @@ def draw_plane(
                 label[v, u] = tag
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def frame_of(direction: np.ndarray, out: np.ndarray) -> None:
     """An orthonormal frame whose third column is the unit vector `direction`."""
     i = 0 if abs(direction[0]) < 0.6 else 1
@@ -116,7 +115,7 @@ def frame_of(direction: np.ndarray, out: np.ndarray) -> None:
     out[:, 2] = direction
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def ellipsoid(center: np.ndarray, axes: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A closed ellipsoid: columns of `axes` are its axes. 16 meridians, 11 parallels."""
     around, along = 16, 11
@@ -137,7 +136,7 @@ def ellipsoid(center: np.ndarray, axes: np.ndarray, radii: np.ndarray) -> tuple[
     return points, grid_faces(along, around)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def grid_faces(along: int, around: int) -> np.ndarray:
     """Triangles of a tube of `along` rings of `around` points."""
     faces = np.empty((2 * (along - 1) * around, 3), np.int32)
@@ -152,7 +151,7 @@ def grid_faces(along: int, around: int) -> np.ndarray:
     return faces
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def prism(
     center: np.ndarray, axes: np.ndarray, radii: np.ndarray, sides: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +170,7 @@ def prism(
     return points, grid_faces(4, sides)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def tube(
     centers: np.ndarray, axes: np.ndarray, radii: np.ndarray, around: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +186,7 @@ def tube(
     return points, grid_faces(rings, around)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def turned_about(axis: np.ndarray, angle: float, vector: np.ndarray) -> np.ndarray:
     """A vector turned about a unit axis."""
     rotation = np.empty((3, 3))

@@ -7,12 +7,12 @@ depth cameras do: stereo shadow, ragged and flying edges, holes, blur, noise gro
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
 from handgraph.synthetic.hands import (
     Rig,
     chance,
+    compiled,
     draw,
     integer,
     matmul3,
@@ -139,7 +139,7 @@ class Scene(NamedTuple):
     flags: int  # 1 table, 2 held, 4 occluder, 8 body, 16 second hand, 32 sleeve
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _forearm(
     rig: Rig,
     vertices: np.ndarray,
@@ -200,7 +200,7 @@ def _forearm(
     return points, faces, sleeve_points, sleeve_faces, centers[rings - 1]
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _held(joints: np.ndarray, rotation: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A ball, rod or box in the grip, as large as fits between fingers and palm; empty if nothing fits."""
     center = np.zeros(3)
@@ -245,7 +245,7 @@ def _held(joints: np.ndarray, rotation: np.ndarray, state: np.ndarray) -> tuple[
     return prism(center, axes, np.array([0.75 * r, 0.75 * r * uniform(state, 0.3, 1.0), half]), 4)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _anything(
     center: np.ndarray, axes: np.ndarray, state: np.ndarray, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -260,7 +260,7 @@ def _anything(
     return prism(center, axes, radii, 4)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _table(
     vertices: np.ndarray,
     elbow: np.ndarray,
@@ -301,7 +301,7 @@ def _table(
     return min(offset + min(above - 30.0, 0.0), -120.0)
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def compose(
     rig: Rig,
     sensors: np.ndarray,
@@ -461,25 +461,20 @@ def compose(
         axes[0, 0], axes[0, 1] = np.cos(roll), -np.sin(roll)
         axes[1, 0], axes[1, 1] = np.sin(roll), np.cos(roll)
         axes[2, 2] = 1.0
-        if (
-            whole
-        ):  # the elbow's upper arm, and the torso hung on its shoulder (the right one, left in the picture)
+        if whole:  # an upper arm, and the torso at its end: a right shoulder is on the left of the picture
             bone = np.array([uniform(state, -0.2, 0.6), uniform(state, -0.8, 0.5), uniform(state, 0.5, 1.2)])
             bone *= uniform(state, 230.0, 300.0) / np.sqrt((bone**2).sum())
-            frame_of(bone / np.sqrt((bone**2).sum()), axes)
+            arm_axes = np.empty((3, 3))
+            frame_of(bone / np.sqrt((bone**2).sum()), arm_axes)
             ends, thickness = np.empty((4, 3)), np.empty((4, 2))
             for k in range(4):
                 ends[k] = elbow + bone * (k / 2.6 - 0.1)
                 thickness[k] = 42.0 + 5.0 * k
-            points, faces = tube(ends, axes, thickness, 20)
+            points, faces = tube(ends, arm_axes, thickness, 20)
             draw_mesh(points, faces, local, inverse, label, BODY, False)
             torso[0] = elbow[0] + bone[0] + 0.95 * radii[0]
             torso[1] = elbow[1] + bone[1] + 0.65 * radii[1]
             torso[2] = max(elbow[2] + bone[2] + 20.0, far + 40.0 + radii[2])
-            axes[:] = 0.0
-            axes[0, 0], axes[0, 1] = np.cos(roll), -np.sin(roll)
-            axes[1, 0], axes[1, 1] = np.sin(roll), np.cos(roll)
-            axes[2, 2] = 1.0
         points, faces = ellipsoid(torso, axes, radii)
         draw_mesh(points, faces, local, inverse, label, BODY, False)
         head = torso - (radii[1] + uniform(state, 70.0, 110.0)) * axes[:, 1]
@@ -512,7 +507,7 @@ def compose(
 # --- The sensor -----------------------------------------------------------------------------------------
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def _bell(state: np.ndarray) -> float:
     """A quick bell-shaped number of unit variance: the sum of four 16-bit parts of one draw."""
     x = next_u64(state)
@@ -526,7 +521,7 @@ def _bell(state: np.ndarray) -> float:
     return (total - 131070.0) * 2.642956e-05
 
 
-@nb.njit(nogil=True, cache=True, fastmath=True)
+@compiled(fastmath=True)
 def _smear(inverse: np.ndarray, radius: int, tolerance: float, grow: bool) -> np.ndarray:
     """Blur along rows then columns over neighbours whose inverse depth is within `tolerance`.
 
@@ -565,7 +560,7 @@ def _smear(inverse: np.ndarray, radius: int, tolerance: float, grow: bool) -> np
     return out
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def sense(inverse: np.ndarray, sensor: np.ndarray, fx: float, state: np.ndarray) -> np.ndarray:
     """What a sensor (row of `sensor_table`) reads of a clean picture: depth (h, w) mm, 0 = no reading.
 
@@ -681,7 +676,7 @@ def sense(inverse: np.ndarray, sensor: np.ndarray, fx: float, state: np.ndarray)
     return depth
 
 
-@nb.njit(nogil=True, cache=True)
+@compiled()
 def clean(inverse: np.ndarray) -> np.ndarray:
     """Depth in mm of a clean picture, 0 where nothing is."""
     h, w = inverse.shape
