@@ -17,7 +17,7 @@ second hand): whoever can judge better, such as a trained network, tries them in
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import cv2
 import numba as nb
@@ -98,7 +98,7 @@ def find_hands(
     if not valid.any():
         return []
     xyz = _points(depth, grid_camera)
-    surface = valid & ~_planes(xyz, valid) if box_px is None else valid
+    surface = valid & ~_planes(xyz, valid, grid_camera) if box_px is None else valid
     candidates = []
     for component in _components(depth, surface, grid_camera):
         candidates += _ends(component, depth, xyz, grid_camera, step)
@@ -127,11 +127,13 @@ def _points(depth: np.ndarray, camera: PinholeCamera) -> Float[np.ndarray, "h w 
     return np.stack([x * depth, y[:, None] * depth, depth], axis=-1)
 
 
-def _planes(xyz: np.ndarray, valid: np.ndarray, most: int = 3) -> Bool[np.ndarray, "h w"]:
+def _planes(
+    xyz: np.ndarray, valid: np.ndarray, camera: PinholeCamera, most: int = 3
+) -> Bool[np.ndarray, "h w"]:
     """Pixels of dominant planes, and of what lies behind the largest ones.
 
-    A plane counts when it covers a large part of the readings and more than a torso's width of surface, so
-    that the palm of a hand that fills the frame is none.
+    A plane counts when it covers a large part of the readings and more than a torso's width of surface, and
+    covers it without gaps: the palm of a hand that fills the frame is none, nor what two arms have in common.
     """
     gone = np.zeros_like(valid)
     readings = int(valid.sum())
@@ -163,7 +165,12 @@ def _planes(xyz: np.ndarray, valid: np.ndarray, most: int = 3) -> Bool[np.ndarra
         # Standard deviations along the plane of a uniformly covered square of 400 mm are 115 mm.
         sides = spread[:2] / np.sqrt(len(inliers))
         share = len(inliers) / len(sample) * len(left) / readings
-        if sides[1] < 90.0 or share < 0.15:
+        # Its surface, beside that of a full rectangle of the same standard deviations: 12 times their product.
+        slant = np.abs(inliers @ plane) / np.linalg.norm(inliers, axis=1)
+        pixel_mm2 = inliers[:, 2] ** 2 / (camera.fx * camera.fy) / np.maximum(slant, 0.05)
+        area = float(pixel_mm2.sum()) * len(left) / len(sample)
+        filled = area / (12.0 * float(sides[0]) * float(sides[1]) + 1e-6)
+        if sides[1] < 90.0 or share < 0.15 or filled < 0.4:
             break
         thickness = np.where(xyz[..., 2] > 900, 16.0, 11.0)
         gone |= valid & (np.abs(distance) < thickness)
@@ -333,6 +340,7 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
 
 
 @nb.njit(cache=True, nogil=True)
+@no_type_check  # a checking wrapper, as in the tests, could not be compiled
 def _spread(
     xyz: np.ndarray, distance: np.ndarray, starts: np.ndarray, reach: np.float32
 ) -> None:  # pragma: no cover - compiled
@@ -373,6 +381,7 @@ def _spread(
 
 
 @nb.njit(cache=True, nogil=True)
+@no_type_check  # a checking wrapper, as in the tests, could not be compiled
 def _label(
     depth: np.ndarray, surface: np.ndarray, spacing: np.ndarray
 ) -> np.ndarray:  # pragma: no cover - compiled
