@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 EVALUATION_BATCH = 64
 EVALUATION_SAMPLES = 1024
+DATASET_SAMPLES = 200
+"""Frames that `datasets check` reads of each part, unless told to read all."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def _evaluation_data(args: argparse.Namespace, config: Any) -> tuple[Callable[[A
     from handgraph.datasets import DepthCrops, names, open_dataset
 
     kind, _, split = args.data.partition(":")
-    if kind == "synthetic":
+    if kind == "synthetic" and args.root is None:
         from handgraph.synthetic.depth import DepthSynthesizer
 
         if config.joints != 21:
@@ -193,7 +195,8 @@ def _evaluation_data(args: argparse.Namespace, config: Any) -> tuple[Callable[[A
         raise ConfigError(f"--data {args.data}: expected synthetic[:test] or one of {', '.join(names())}")
     if args.root is None:
         raise ConfigError(f"--data {args.data}: give --root, the folder that holds the data set")
-    dataset = open_dataset(kind, args.root, split or "test")
+    splits = names()[kind]
+    dataset = open_dataset(kind, args.root, split or ("all" if "all" in splits else "test"))
     if len(dataset.joints) != config.joints:
         raise ConfigError(
             f"--data {args.data} has {len(dataset.joints)} joints, this model predicts {config.joints}"
@@ -226,6 +229,34 @@ def run_synthesize(args: argparse.Namespace) -> Answer:
     seconds = time.perf_counter() - start
     result = {"out": str(args.out), "n": args.n, "seconds": round(seconds, 3)}
     return Answer(result, f"{args.n} frames in {seconds:.1f} s: {args.out}")
+
+
+def run_score(args: argparse.Namespace) -> Answer:
+    """Published predictions against a data set's labels."""
+    from handgraph.evaluation.score import score
+
+    result = score(args.predictions, args.truth, args.dataset, args.format)
+    shares = ", ".join(f"{float(result['success'][mm]):.1%} within {mm} mm" for mm in ("20", "40", "80"))
+    text = (
+        f"joint error {result['mean_mm']:.3f} mm mean, {result['median_mm']:.3f} mm median, n = {result['n']}\n"
+        f"frames by their worst joint: {shares}"
+    )
+    return Answer(result, text)
+
+
+def run_datasets(args: argparse.Namespace) -> Answer:
+    """The data sets that can be read, or a check of one's copy."""
+    from handgraph.datasets import check, names
+
+    if not args.words:
+        splits = {name: list(parts) for name, parts in names().items()}
+        return Answer(splits, "\n".join(f"{name}: {', '.join(parts)}" for name, parts in splits.items()))
+    if len(args.words) != 3 or args.words[0] != "check":
+        raise ConfigError(f"datasets {' '.join(args.words)}: expected nothing, or: datasets check NAME ROOT")
+    result = check(args.words[1], args.words[2], None if args.all else DATASET_SAMPLES)
+    lines = [f"{split}: {count} frames" for split, count in result["counts"].items()]
+    lines += result["problems"] or ["nothing amiss"]
+    return Answer(result, "\n".join(lines))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -311,6 +342,18 @@ def _parser() -> argparse.ArgumentParser:
     synthesize.add_argument("--seed", type=int, default=0, help="the same seed gives the same hands")
     synthesize.add_argument("--split", choices=("train", "validation", "test"), default="test")
     synthesize.add_argument("--modality", choices=("depth",), default="depth", help="what to render")
+
+    score = command(
+        "score", run_score, "score predictions.txt --truth nyu_labels.txt --dataset nyu --format uvd"
+    )
+    score.add_argument("predictions", metavar="PREDICTIONS", help="text (.xz too) or .mat, one frame a line")
+    score.add_argument("--truth", required=True, metavar="FILE", help="labels as published: u v d a joint")
+    score.add_argument("--dataset", required=True, metavar="NAME", help="nyu, icvl or msra")
+    score.add_argument("--format", choices=("uvd", "xyz"), default="uvd", help="of the predictions")
+
+    datasets = command("datasets", run_datasets, "datasets check nyu /data/nyu")
+    datasets.add_argument("words", nargs="*", metavar="check NAME ROOT", help="without: list the data sets")
+    datasets.add_argument("--all", action="store_true", help="read every frame, not a sample")
     return parser
 
 
