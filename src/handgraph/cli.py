@@ -236,12 +236,13 @@ def run_score(args: argparse.Namespace) -> Answer:
     from handgraph.evaluation.score import score
 
     result = score(args.predictions, args.truth, args.dataset, args.format)
+    mean, median, n = result["mean_mm"], result["median_mm"], result["n"]
     shares = ", ".join(f"{float(result['success'][mm]):.1%} within {mm} mm" for mm in ("20", "40", "80"))
-    text = (
-        f"joint error {result['mean_mm']:.3f} mm mean, {result['median_mm']:.3f} mm median, n = {result['n']}\n"
-        f"frames by their worst joint: {shares}"
+    return Answer(
+        result,
+        f"joint error {mean:.3f} mm mean, {median:.3f} mm median, {n} frames\n"
+        f"frames by their worst joint: {shares}",
     )
-    return Answer(result, text)
 
 
 def run_datasets(args: argparse.Namespace) -> Answer:

@@ -16,7 +16,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; the dataset is copied only in part") from error
+        raise InputError(f"{path}: no such file (a dataset copied only in part lacks some)") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not content:
@@ -96,7 +96,7 @@ def load_mat(path: Path, *names: str) -> dict[str, Any]:
             f"{path}: reading MATLAB files needs SciPy; pip install 'handgraph[datasets]'"
         ) from error
     if not path.is_file():
-        raise InputError(f"{path}: no such file; the dataset is copied only in part")
+        raise InputError(f"{path}: no such file (a dataset copied only in part lacks some)")
     try:
         content = loadmat(str(path), variable_names=list(names) or None)
     except NotImplementedError as error:
