@@ -165,7 +165,7 @@ def _planes(
         # Standard deviations along the plane of a uniformly covered square of 400 mm are 115 mm.
         sides = spread[:2] / np.sqrt(len(inliers))
         share = len(inliers) / len(sample) * len(left) / readings
-        # Its surface, beside that of a full rectangle of the same standard deviations: 12 times their product.
+        # Its surface beside that of a full rectangle that spreads as far: 12 times the product of deviations.
         slant = np.abs(inliers @ plane) / np.linalg.norm(inliers, axis=1)
         pixel_mm2 = inliers[:, 2] ** 2 / (camera.fx * camera.fy) / np.maximum(slant, 0.05)
         area = float(pixel_mm2.sum()) * len(left) / len(sample)
