@@ -7,10 +7,13 @@ It uses handgraph as anyone would: the command `handgraph predict`, then its JSO
 Results are in demo-output/. Where HANDGRAPH_REAL names a folder of real frames, those follow.
 """
 
+import json
 import os
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import roma
@@ -24,6 +27,7 @@ from handgraph.hand import Hand
 from handgraph.hand_model import HandLayer, load_open_hand
 
 OUT = Path("demo-output")
+SAMPLES = Path(str(files("handgraph") / "samples"))
 
 # Real frames under HANDGRAPH_REAL: folder, which files, and what `predict` must be told about the sensor.
 REAL = {
@@ -39,8 +43,7 @@ REAL = {
 
 def main() -> int:
     """Predict each set of frames; the exit code is the first that is not 0."""
-    samples = sorted(str(path) for path in Path(str(files("handgraph") / "samples")).glob("*.png"))
-    codes = [predict("samples", samples)]
+    codes = [predict_sample(json.loads(line)) for line in (SAMPLES / "labels.jsonl").read_text().splitlines()]
     if sys.argv[1:]:
         codes.append(predict("yours", sys.argv[1:]))
     if "HANDGRAPH_REAL" in os.environ:
@@ -52,21 +55,31 @@ def main() -> int:
     return max(codes)
 
 
-def predict(name: str, frames: list[str], options: list[str] | None = None) -> int:
+def predict_sample(label: dict[str, Any]) -> int:
+    """Predict a shipped frame with its own camera, and say how far off the prediction is."""
+    frame = SAMPLES / label["file"]
+    camera = ",".join(f"{label['camera'][key]:.3f}" for key in ("fx", "fy", "cx", "cy"))
+    code = predict(frame.stem, [str(frame)], ["--camera", camera, "--side", label["side"]])
+    if code == 0:
+        for hand in read_json(OUT / frame.stem / "predictions.json").images[0].hands:
+            errors_mm = np.linalg.norm(hand.joints_mm - np.array(label["joints_mm"]), axis=1)
+            print(f"{errors_mm.mean():.1f} mm from the true joints in the mean")
+    return code
+
+
+def predict(name: str, frames: list[str], options: Sequence[str] = ()) -> int:
     """`handgraph predict` on some frames, and a mesh of the first hand it finds."""
     folder = OUT / name
-    command = ["predict", *frames, *(options or []), "--out", str(folder)]
+    command = ["predict", *frames, *options, "--out", str(folder)]
     print("\n$ handgraph " + " ".join(command), flush=True)
     code = handgraph(command)
     if not (folder / "predictions.json").is_file():
         return code
-    for image in read_json(folder / "predictions.json").images:
-        for hand in image.hands[:1]:
-            file = folder / f"{Path(image.file).stem}.glb"
-            with atomic_write(file) as part:
-                mesh_of(hand).export(part)
-            print(f"mesh: {file}")
-            return code
+    hands = [hand for image in read_json(folder / "predictions.json").images for hand in image.hands]
+    if hands:
+        with atomic_write(folder / "hand.glb") as part:
+            mesh_of(hands[0]).export(part)
+        print(f"mesh: {folder / 'hand.glb'}")
     return code
 
 
