@@ -31,9 +31,9 @@ ASSUMED_CAMERA = "; the camera is assumed, so sizes and distances from the optic
 
 CANDIDATES = 3
 """Places in a frame that the network looks at when the first one does not convince it."""
-SURE_SCORE = 0.6
+SURE_SCORE = 0.93
 """With this score the first candidate is the hand."""
-LEAST_SCORE = 0.05
+LEAST_SCORE = 0.45
 """Below this score there is no hand."""
 SMALLEST_HAND_MM = 300.0
 """Length of all bones together. A network that sees no hand gathers its joints in one place."""
@@ -178,7 +178,8 @@ def _plausibility(hand: Hand, candidate: Candidate) -> float:
     """What the network, the finder and the size of the predicted hand say together about a candidate."""
     length = _bone_length_mm(hand)
     size = min(1.0, length / _HAND_MM[0], _HAND_MM[1] / max(length, 1.0)) ** 2
-    return (0.05 + hand.score) * (0.05 + candidate.score) * size
+    # The score is that of one joint; a candidate is as good as several of its joints together.
+    return (0.05 + hand.score**6) * (0.05 + candidate.score) * size
 
 
 def _find(

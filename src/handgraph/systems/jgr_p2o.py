@@ -36,10 +36,11 @@ from handgraph.schedule import Stage
 
 HUBER_DELTA = 0.01
 
-# A joint's confidence falls from 1 as the pixels disagree about it: it is one half at the first number
-# (millimetres of weighted spread), and falls the faster around there the larger the second.
-SPREAD_AT_HALF_MM = 15.0
-SPREAD_STEEPNESS = 3.0
+# A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of what
+# the pixels say: one half at the first number (mm), and falling the faster around there the larger the second.
+# Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
+SPREAD_AT_HALF_MM = 37.9
+SPREAD_STEEPNESS = 2.76
 
 Graph = Literal["skeleton", "similarity", "parameterised"]
 Reasoning = Literal["graph", "attention", "none"]
