@@ -98,7 +98,7 @@ def _forget_stale_code() -> None:
     """
     folder = Path(__file__).parent
     newest = 0.0
-    for name in ("hands", "render", "scene", "depth"):  # each calls into those before it
+    for name in ("hands", "render", "scene"):  # each calls into those before it
         try:
             newest = max(newest, (folder / f"{name}.py").stat().st_mtime)
             for index in (folder / "__pycache__").glob(f"{name}.*.nbi"):
@@ -135,7 +135,7 @@ class DepthSynthesizer:
     def __init__(
         self,
         seed: int = 0,
-        split: Split = "train",
+        split: str = "train",
         size: int = 96,
         noise: bool = True,
         *,
@@ -154,7 +154,8 @@ class DepthSynthesizer:
         if len(family_shares) != len(FAMILIES):
             raise ConfigError(f"family_shares: found {len(family_shares)}, expected {len(FAMILIES)}")
         self.seed, self.split, self.size, self.noise, self.threads = seed, split, size, noise, threads
-        self.chances = chances or Chances()
+        # Compiled code knows numbers by their type: whole numbers from a recipe become floats.
+        self.chances = Chances(*(float(value) for value in chances or Chances()))
         self.rig = _rig(model if model is not None else _open_hand())
         self._sensors = sensor_table()
         self._families = np.asarray(family_shares, np.float64)
@@ -232,8 +233,9 @@ class DepthSynthesizer:
     def _scene(self, index: int, *, whole: bool) -> tuple[Scene, np.ndarray]:
         """The scene, and the depth the sensor reads of it."""
         split = get_args(Split).index(self.split)
+        subjects = list(SUBJECTS.values())[split]
         scene = compose(
-            self.rig, self._sensors, self._families, self.chances, SUBJECTS[self.split],
+            self.rig, self._sensors, self._families, self.chances, subjects,
             self.seed, split, index, self.size, whole,
         )  # fmt: skip
         state = seed_stream(self.seed, split, index, 3 if whole else 2)
@@ -274,7 +276,7 @@ def _translation(rig: Rig, scene: Scene) -> Float[np.ndarray, " 3"]:
 
 
 def write_dataset(
-    out: str | Path, n: int, seed: int = 0, modality: str = "depth", *, split: Split = "test"
+    out: str | Path, n: int, seed: int = 0, modality: str = "depth", *, split: str = "test"
 ) -> None:
     """Write whole synthetic frames 0…n−1: `depth_000000.png`… (16-bit, mm) and their labels.
 

@@ -182,19 +182,18 @@ def _may_collide(a: tuple, b: tuple, joint_a: int, joint_b: int) -> bool:
     return not (root_a and root_b)
 
 
-def compiled(*, fastmath: bool = False) -> Callable[[Function], Function]:
-    """Compile with numba, free of the GIL, kept on disk; a wrapper that checks types is left out."""
+def compiled(function: Function) -> Function:
+    """Compile with numba, free of the GIL, kept on disk; a wrapper that checks types is left out.
 
-    def compile_function(function: Function) -> Function:
-        return nb.njit(nogil=True, cache=True, fastmath=fastmath)(inspect.unwrap(function))
-
-    return compile_function
+    Without `fastmath`: results must not depend on what else the compiler has seen before.
+    """
+    return nb.njit(nogil=True, cache=True, error_model="numpy")(inspect.unwrap(function))
 
 
 # --- Random numbers -------------------------------------------------------------------------------------
 
 
-@compiled()
+@compiled
 def seed_stream(seed: int, split: int, index: int, purpose: int) -> np.ndarray:
     """The state of one SplitMix64 stream, an array of one uint64; different arguments, unrelated streams."""
     state = np.empty(1, np.uint64)
@@ -205,7 +204,7 @@ def seed_stream(seed: int, split: int, index: int, purpose: int) -> np.ndarray:
     return state
 
 
-@compiled()
+@compiled
 def next_u64(state: np.ndarray) -> np.uint64:
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -214,28 +213,28 @@ def next_u64(state: np.ndarray) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@compiled()
+@compiled
 def uniform(state: np.ndarray, low: float, high: float) -> float:
     return low + (high - low) * (np.float64(next_u64(state) >> np.uint64(11)) * 1.1102230246251565e-16)
 
 
-@compiled()
+@compiled
 def normal(state: np.ndarray, mean: float, sigma: float) -> float:
     u = uniform(state, 1e-12, 1.0)
     return mean + sigma * np.sqrt(-2.0 * np.log(u)) * np.cos(uniform(state, 0.0, 2.0 * np.pi))
 
 
-@compiled()
+@compiled
 def chance(state: np.ndarray, probability: float) -> bool:
     return uniform(state, 0.0, 1.0) < probability
 
 
-@compiled()
+@compiled
 def integer(state: np.ndarray, below: int) -> int:
     return min(int(uniform(state, 0.0, below)), below - 1)
 
 
-@compiled()
+@compiled
 def draw(state: np.ndarray, shares: np.ndarray) -> int:
     """An index drawn with the given shares."""
     x = uniform(state, 0.0, 1.0) * shares.sum()
@@ -249,7 +248,7 @@ def draw(state: np.ndarray, shares: np.ndarray) -> int:
 # --- Kinematics -----------------------------------------------------------------------------------------
 
 
-@compiled()
+@compiled
 def axis_rotation(axis: np.ndarray, angle: float, out: np.ndarray) -> None:
     """Rodrigues' formula for a unit axis, (3, 3) into `out`."""
     c, s = np.cos(angle), np.sin(angle)
@@ -260,14 +259,14 @@ def axis_rotation(axis: np.ndarray, angle: float, out: np.ndarray) -> None:
     out[2, 0], out[2, 1], out[2, 2] = t * x * z - s * y, t * y * z + s * x, t * z * z + c
 
 
-@compiled()
+@compiled
 def matmul3(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     for i in range(3):
         for j in range(3):
             out[i, j] = a[i, 0] * b[0, j] + a[i, 1] * b[1, j] + a[i, 2] * b[2, j]
 
 
-@compiled()
+@compiled
 def joint_rotation(axes: np.ndarray, angles: np.ndarray, out: np.ndarray) -> None:
     """Anatomical angles of one joint → its rotation: flexion @ abduction @ twist."""
     flex, abduct, twist, both = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
@@ -278,14 +277,14 @@ def joint_rotation(axes: np.ndarray, angles: np.ndarray, out: np.ndarray) -> Non
     matmul3(both, twist, out)
 
 
-@compiled()
+@compiled
 def local_rotations(rig: Rig, angles: np.ndarray, out: np.ndarray) -> None:
     """(15, 3) angles → (15, 3, 3) rotations of the finger joints."""
     for k in range(15):
         joint_rotation(rig.axes[k], angles[k], out[k])
 
 
-@compiled()
+@compiled
 def chain(rig: Rig, rest: np.ndarray, local: np.ndarray, rot: np.ndarray, pos: np.ndarray) -> None:
     """Forward kinematics in the hand's own frame: global rotations (16, 3, 3), joint positions (16, 3)."""
     for i in range(3):
@@ -301,7 +300,7 @@ def chain(rig: Rig, rest: np.ndarray, local: np.ndarray, rot: np.ndarray, pos: n
                 pos[k, i] += rot[p, i, j] * (rest[k, j] - rest[p, j])
 
 
-@compiled()
+@compiled
 def end_point(rest: np.ndarray, rot: np.ndarray, pos: np.ndarray, k: int, point: np.ndarray) -> np.ndarray:
     """A rest-pose point carried by joint k."""
     out = np.empty(3)
@@ -312,7 +311,7 @@ def end_point(rest: np.ndarray, rot: np.ndarray, pos: np.ndarray, k: int, point:
     return out
 
 
-@compiled()
+@compiled
 def rest_points(rig: Rig, shape: np.ndarray) -> np.ndarray:
     """The shaped hand's 16 rest joints and five rest fingertips, (21, 3) mm, MANO's order."""
     out = np.empty((21, 3))
@@ -329,7 +328,7 @@ def rest_points(rig: Rig, shape: np.ndarray) -> np.ndarray:
     return out
 
 
-@compiled()
+@compiled
 def penetration_mm(rig: Rig, rest: np.ndarray, angles: np.ndarray) -> float:
     """How deep the hand's bone spheres enter one another at worst (0 where they keep apart)."""
     local, rot, pos = np.empty((15, 3, 3)), np.empty((16, 3, 3)), np.empty((16, 3))
@@ -359,7 +358,7 @@ def penetration_mm(rig: Rig, rest: np.ndarray, angles: np.ndarray) -> float:
 # --- Subjects and poses ---------------------------------------------------------------------------------
 
 
-@compiled()
+@compiled
 def subject_shape(seed: int, split: int, subject: int) -> np.ndarray:
     """The ten shape coefficients of one subject of one split, bounded to ±3."""
     state = seed_stream(seed, split, subject, 7)
@@ -369,7 +368,7 @@ def subject_shape(seed: int, split: int, subject: int) -> np.ndarray:
     return shape
 
 
-@compiled()
+@compiled
 def _clamp(rig: Rig, angles: np.ndarray) -> None:
     for k in range(15):
         for a in range(3):
@@ -381,7 +380,7 @@ _MEAN = np.radians(np.array([[2, 4, 2], [78, 96, 55], [38, 45, 25], [8, 92, 55],
 _SIGMA = np.radians(np.array([[9, 6, 4], [9, 9, 12], [16, 18, 10], [10, 10, 12], [14, 10, 6]], float))
 
 
-@compiled()
+@compiled
 def _finger(angles: np.ndarray, finger: int, state: np.ndarray, kind: int, common: np.ndarray) -> None:
     """Flexion of one finger (1-4) in a named state; `common` is what all fingers share of the variation."""
     first = FINGER_JOINTS[finger] - 1
@@ -390,7 +389,7 @@ def _finger(angles: np.ndarray, finger: int, state: np.ndarray, kind: int, commo
         angles[first + k, 0] = _MEAN[kind, k] + _SIGMA[kind, k] * own
 
 
-@compiled()
+@compiled
 def _spread_fingers(rig: Rig, angles: np.ndarray, state: np.ndarray, amount: float) -> None:
     """Abduction of the fingers: together by `amount` (rad), alone a little; bent fingers cannot spread."""
     lean = normal(state, 0.0, 0.05)
@@ -402,7 +401,7 @@ def _spread_fingers(rig: Rig, angles: np.ndarray, state: np.ndarray, amount: flo
         angles[first, 2] = normal(state, 0.0, 0.05)
 
 
-@compiled()
+@compiled
 def _free_thumb(rig: Rig, angles: np.ndarray, state: np.ndarray) -> None:
     """A thumb anywhere within its limits, more often near the middle of them."""
     for k in range(12, 15):
@@ -411,7 +410,7 @@ def _free_thumb(rig: Rig, angles: np.ndarray, state: np.ndarray) -> None:
             angles[k, a] = low + (high - low) * 0.5 * (uniform(state, 0.0, 1.0) + uniform(state, 0.0, 1.0))
 
 
-@compiled()
+@compiled
 def _resting_thumb(angles: np.ndarray, state: np.ndarray, sigma: float) -> None:
     """A thumb near the model's own rest."""
     for k in range(12, 15):
@@ -419,7 +418,7 @@ def _resting_thumb(angles: np.ndarray, state: np.ndarray, sigma: float) -> None:
             angles[k, a] = normal(state, 0.0, sigma * (1.0 if a < 2 else 0.3))
 
 
-@compiled()
+@compiled
 def reach_with_thumb(rig: Rig, rest: np.ndarray, angles: np.ndarray, target: np.ndarray, gap: float) -> float:
     """Cyclic coordinate descent of the thumb's angles, within limits, until its tip is `gap` mm away.
 
@@ -470,7 +469,7 @@ def reach_with_thumb(rig: Rig, rest: np.ndarray, angles: np.ndarray, target: np.
     return abs(left - gap)
 
 
-@compiled()
+@compiled
 def _touch(
     rig: Rig,
     rest: np.ndarray,
@@ -492,7 +491,7 @@ def _touch(
     reach_with_thumb(rig, rest, angles, end_point(rest, rot, pos, joint, point), gap)
 
 
-@compiled()
+@compiled
 def _one_family(rig: Rig, rest: np.ndarray, state: np.ndarray, family: int, angles: np.ndarray) -> None:
     """Draw a pose of one family (not `blend`) into `angles` (15, 3)."""
     angles[:] = 0.0
@@ -577,7 +576,7 @@ def _one_family(rig: Rig, rest: np.ndarray, state: np.ndarray, family: int, angl
     _clamp(rig, angles)
 
 
-@compiled()
+@compiled
 def _lead(angles: np.ndarray, other: np.ndarray, share: float) -> None:
     """Move `angles` a share of the way to `other`."""
     for k in range(15):
@@ -585,7 +584,7 @@ def _lead(angles: np.ndarray, other: np.ndarray, share: float) -> None:
             angles[k, a] += share * (other[k, a] - angles[k, a])
 
 
-@compiled()
+@compiled
 def sample_pose(rig: Rig, rest: np.ndarray, state: np.ndarray, shares: np.ndarray, angles: np.ndarray) -> int:
     """Draw anatomical angles (15, 3) within limits and without deep self-penetration; returns the family.
 
@@ -616,7 +615,7 @@ def sample_pose(rig: Rig, rest: np.ndarray, state: np.ndarray, shares: np.ndarra
     return family
 
 
-@compiled()
+@compiled
 def random_rotation(state: np.ndarray, out: np.ndarray) -> None:
     """Uniform over all rotations (Shoemake, Graphics Gems III)."""
     a, b, c = uniform(state, 0.0, 1.0), uniform(state, 0.0, 2 * np.pi), uniform(state, 0.0, 2 * np.pi)
@@ -627,7 +626,7 @@ def random_rotation(state: np.ndarray, out: np.ndarray) -> None:
     out[2, 0], out[2, 1], out[2, 2] = 2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)
 
 
-@compiled()
+@compiled
 def sample_view(state: np.ndarray, uniform_share: float, out: np.ndarray) -> None:
     """Rotation of the hand in the camera frame: uniform, or palm or back towards the camera, forearm below.
 
@@ -655,7 +654,7 @@ def sample_view(state: np.ndarray, uniform_share: float, out: np.ndarray) -> Non
     matmul3(tilt, base, out)
 
 
-@compiled()
+@compiled
 def pose_hand(
     rig: Rig,
     shape: np.ndarray,

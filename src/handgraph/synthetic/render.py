@@ -15,7 +15,7 @@ NOTHING, HAND, FOREARM, OBJECT, PLANE, BODY = 0, 1, 2, 3, 4, 5
 _NEAR_MM = 40.0
 
 
-@compiled(fastmath=True)
+@compiled
 def draw_mesh(
     points: np.ndarray,
     faces: np.ndarray,
@@ -79,7 +79,7 @@ def draw_mesh(
                         label[v, u] = tag
 
 
-@compiled(fastmath=True)
+@compiled
 def draw_plane(
     normal: np.ndarray,
     offset: float,
@@ -102,7 +102,7 @@ def draw_plane(
                 label[v, u] = tag
 
 
-@compiled()
+@compiled
 def frame_of(direction: np.ndarray, out: np.ndarray) -> None:
     """An orthonormal frame whose third column is the unit vector `direction`."""
     i = 0 if abs(direction[0]) < 0.6 else 1
@@ -115,7 +115,7 @@ def frame_of(direction: np.ndarray, out: np.ndarray) -> None:
     out[:, 2] = direction
 
 
-@compiled()
+@compiled
 def ellipsoid(center: np.ndarray, axes: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A closed ellipsoid: columns of `axes` are its axes. 16 meridians, 11 parallels."""
     around, along = 16, 11
@@ -136,7 +136,7 @@ def ellipsoid(center: np.ndarray, axes: np.ndarray, radii: np.ndarray) -> tuple[
     return points, grid_faces(along, around)
 
 
-@compiled()
+@compiled
 def grid_faces(along: int, around: int) -> np.ndarray:
     """Triangles of a tube of `along` rings of `around` points."""
     faces = np.empty((2 * (along - 1) * around, 3), np.int32)
@@ -151,7 +151,7 @@ def grid_faces(along: int, around: int) -> np.ndarray:
     return faces
 
 
-@compiled()
+@compiled
 def prism(
     center: np.ndarray, axes: np.ndarray, radii: np.ndarray, sides: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +170,7 @@ def prism(
     return points, grid_faces(4, sides)
 
 
-@compiled()
+@compiled
 def tube(
     centers: np.ndarray, axes: np.ndarray, radii: np.ndarray, around: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +186,7 @@ def tube(
     return points, grid_faces(rings, around)
 
 
-@compiled()
+@compiled
 def turned_about(axis: np.ndarray, angle: float, vector: np.ndarray) -> np.ndarray:
     """A vector turned about a unit axis."""
     rotation = np.empty((3, 3))

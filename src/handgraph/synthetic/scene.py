@@ -139,7 +139,7 @@ class Scene(NamedTuple):
     flags: int  # 1 table, 2 held, 4 occluder, 8 body, 16 second hand, 32 sleeve
 
 
-@compiled()
+@compiled
 def _forearm(
     rig: Rig,
     vertices: np.ndarray,
@@ -200,7 +200,7 @@ def _forearm(
     return points, faces, sleeve_points, sleeve_faces, centers[rings - 1]
 
 
-@compiled()
+@compiled
 def _held(joints: np.ndarray, rotation: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A ball, rod or box in the grip, as large as fits between fingers and palm; empty if nothing fits."""
     center = np.zeros(3)
@@ -245,7 +245,7 @@ def _held(joints: np.ndarray, rotation: np.ndarray, state: np.ndarray) -> tuple[
     return prism(center, axes, np.array([0.75 * r, 0.75 * r * uniform(state, 0.3, 1.0), half]), 4)
 
 
-@compiled()
+@compiled
 def _anything(
     center: np.ndarray, axes: np.ndarray, state: np.ndarray, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -260,7 +260,7 @@ def _anything(
     return prism(center, axes, radii, 4)
 
 
-@compiled()
+@compiled
 def _table(
     vertices: np.ndarray,
     elbow: np.ndarray,
@@ -301,7 +301,7 @@ def _table(
     return min(offset + min(above - 30.0, 0.0), -120.0)
 
 
-@compiled()
+@compiled
 def compose(
     rig: Rig,
     sensors: np.ndarray,
@@ -507,7 +507,7 @@ def compose(
 # --- The sensor -----------------------------------------------------------------------------------------
 
 
-@compiled()
+@compiled
 def _bell(state: np.ndarray) -> float:
     """A quick bell-shaped number of unit variance: the sum of four 16-bit parts of one draw."""
     x = next_u64(state)
@@ -521,7 +521,7 @@ def _bell(state: np.ndarray) -> float:
     return (total - 131070.0) * 2.642956e-05
 
 
-@compiled(fastmath=True)
+@compiled
 def _smear(inverse: np.ndarray, radius: int, tolerance: float, grow: bool) -> np.ndarray:
     """Blur along rows then columns over neighbours whose inverse depth is within `tolerance`.
 
@@ -560,7 +560,7 @@ def _smear(inverse: np.ndarray, radius: int, tolerance: float, grow: bool) -> np
     return out
 
 
-@compiled()
+@compiled
 def sense(inverse: np.ndarray, sensor: np.ndarray, fx: float, state: np.ndarray) -> np.ndarray:
     """What a sensor (row of `sensor_table`) reads of a clean picture: depth (h, w) mm, 0 = no reading.
 
@@ -676,7 +676,7 @@ def sense(inverse: np.ndarray, sensor: np.ndarray, fx: float, state: np.ndarray)
     return depth
 
 
-@compiled()
+@compiled
 def clean(inverse: np.ndarray) -> np.ndarray:
     """Depth in mm of a clean picture, 0 where nothing is."""
     h, w = inverse.shape
