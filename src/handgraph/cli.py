@@ -190,7 +190,7 @@ def _evaluation_data(args: argparse.Namespace, config: Any) -> tuple[Callable[[A
         if config.joints != 21:
             raise ConfigError(f"--data synthetic has 21 joints, this model predicts {config.joints}")
         synthesizer = DepthSynthesizer(args.seed, split or "test", config.input_size)
-        return synthesizer.batch, args.samples or EVALUATION_SAMPLES
+        return lambda indices: synthesizer.batch(indices.tolist()), args.samples or EVALUATION_SAMPLES
     if kind not in names():
         raise ConfigError(f"--data {args.data}: expected synthetic[:test] or one of {', '.join(names())}")
     if args.root is None:
