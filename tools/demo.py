@@ -34,7 +34,7 @@ REAL = {
     "nyu": ("depth_nyu_raw_frame", "depth_1_*.png", []),  # its packed PNG says whose camera it is
     "sr305": (
         "depth_sr305_gestures",
-        "*.png",
+        "*/*.png",
         ["--camera", "476.007,476.007,313.683,242.755", "--depth-scale", "0.125"],
     ),
     "sr300": ("depth_sr300_user1", "*/depth.png", ["--camera", "287.26,287.26,160,120"]),
