@@ -582,7 +582,7 @@ def sense(inverse: np.ndarray, sensor: np.ndarray, fx: float, state: np.ndarray)
         middle = inverse[h // 2, w // 2]
         near = middle if middle > 0 else np.float32(1 / 600.0)
         span = uniform(state, 8.0, 70.0) if chance(state, 0.6) else 15.0
-        tolerance = span * near * near  # a depth difference of `span` mm at the hand
+        tolerance = float(span * near * near)  # a depth difference of `span` mm at the hand
         source = _smear(inverse, 1 + integer(state, 3), tolerance, chance(state, 0.5))
 
     # Pixels of whose surface projector or second camera sees nothing: hidden by something nearer beside it.
