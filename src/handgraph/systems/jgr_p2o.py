@@ -36,9 +36,9 @@ from handgraph.schedule import Stage
 
 HUBER_DELTA = 0.01
 
-# A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of what
-# the pixels say: one half at the first number (mm), and falling the faster around there the larger the second.
-# Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
+# A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of
+# what the pixels say: one half at the first number (mm), falling the faster around there the larger the
+# second. Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
 SPREAD_AT_HALF_MM = 37.9
 SPREAD_STEEPNESS = 2.76
 

@@ -72,7 +72,7 @@ def _synthetic_depth(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
     try:
         if "chances" in options:
             options["chances"] = Chances(**options["chances"])
-        synthesizer = DepthSynthesizer(wanted.seed, split, **options)  # type: ignore[arg-type]
+        synthesizer = DepthSynthesizer(wanted.seed, split, **options)
     except TypeError as error:
         raise ConfigError(f"data.options: {error}") from None
     return Stream(synthesizer, wanted.samples)
