@@ -39,6 +39,7 @@ def any_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random network is never sure."""
     monkeypatch.setattr(estimator, "LEAST_SCORE", 0.0)
     monkeypatch.setattr(estimator, "SMALLEST_HAND_MM", 0.0)
+    monkeypatch.setattr(estimator, "LEAST_PLAUSIBILITY", 0.0)
     monkeypatch.setattr(cli, "_warned", set())
 
 

@@ -39,9 +39,10 @@ def estimate(network: torch.nn.Module) -> Estimator:
 
 
 @pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random network's joints lie close together."""
+def any_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random network is never sure, and its joints lie close together."""
     monkeypatch.setattr(module, "SMALLEST_HAND_MM", 0.0)
+    monkeypatch.setattr(module, "LEAST_PLAUSIBILITY", 0.0)
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def looked_at(
 def test_a_convincing_first_candidate_ends_the_search(
     estimate: Estimator, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, hand = looked_at(estimate, monkeypatch, frame, [0.9, 0.95])
+    looked, hand = looked_at(estimate, monkeypatch, frame, [0.5, 0.95])
     np.testing.assert_allclose(looked, [0, 12], atol=0.01)
     assert hand.score == 0.95
     assert hand.joints_mm is not None
@@ -173,8 +174,28 @@ def test_a_convincing_first_candidate_ends_the_search(
 def test_an_unconvincing_one_makes_it_look_further(
     estimate: Estimator, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, _ = looked_at(estimate, monkeypatch, frame, [0.2, 0.8, 0.8])
-    np.testing.assert_allclose(looked, [0, 200, 212], atol=0.01)
+    looked, hand = looked_at(estimate, monkeypatch, frame, [0.9, 0.6, 0.1, 0.8])
+    np.testing.assert_allclose(looked, [0, 12, 200, 212], atol=0.01)
+    assert hand.score == 0.8, "the second look decides"
+
+
+def test_a_hand_in_the_air_is_less_plausible_than_one_under_a_surface() -> None:
+    joints = np.column_stack([np.linspace(-60, 60, 21), np.tile([-40.0, 40, 0], 7), np.full(21, 515.0)])
+    keypoints = CAMERA.uvd_from_xyz(joints)[:, :2]
+    hand = hg.Hand("right", 0.9, keypoints, np.zeros(4), joints, camera=CAMERA)
+    place = Candidate(joints.mean(axis=0), 250.0, (0.0, 0.0, 9.0, 9.0), 0.5)
+    under, air, behind = (
+        module._plausibility(hand, place, np.full((240, 320), z, np.float32)) for z in (500.0, 0.0, 300.0)
+    )
+    assert under > 5 * max(air, behind)
+
+
+def test_what_is_hardly_plausible_is_reported_only_in_a_box(
+    estimate: Estimator, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAST_PLAUSIBILITY", 1.0)
+    assert estimate(frame, camera=CAMERA) == []
+    assert len(estimate(frame, camera=CAMERA, box=(160.0, 50.0, 80.0, 100.0))) == 1
 
 
 @pytest.mark.parametrize(
