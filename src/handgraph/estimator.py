@@ -31,6 +31,8 @@ ASSUMED_CAMERA = "; the camera is assumed, so sizes and distances from the optic
 
 CANDIDATES = 3
 """Places in a frame that the network looks at when the first one does not convince it."""
+WORTH_A_LOOK = 0.3
+"""Candidates of less than this share of the first one's score are left alone."""
 SURE_SCORE = 0.92
 """With this score the first candidate is the hand."""
 LEAST_SCORE = 0.5
@@ -138,6 +140,7 @@ class Estimator:
         candidates = _find(depth_mm, known, box, side)
         if not candidates:
             return []
+        candidates = [one for one in candidates if one.score >= WORTH_A_LOOK * candidates[0].score]
         hands = self._twice(depth_mm, known, side, candidates[:1])
         if hands[0].score < SURE_SCORE and len(candidates) > 1:
             hands += self._twice(depth_mm, known, side, candidates[1:])
