@@ -113,15 +113,17 @@ def run_predict(args: argparse.Namespace) -> Answer:
         try:
             images.append(_predict_file(estimate, file, stem, camera, box, args, out))
         except HandgraphError as error:
-            _say("predict", str(error))
+            reason = str(error) if file in str(error) else f"{file}: {error}"
+            _say("predict", reason)
             _traceback_if_wanted()
-            images.append(ImageHands(file, error=str(error)))
+            images.append(ImageHands(file, error=reason))
     predictions = Predictions(estimate.name, tuple(images))
     if out is not None:
         write_json(out / "predictions.json", predictions)
     lines = [_describe(image) for image in images if image.error is None]
     if out is not None:
-        lines.append(f"pictures, pages and predictions.json: {out}")
+        what = "pictures, pages and predictions.json" if lines else "predictions.json"
+        lines.append(f"{what}: {out}")
     failed = any(image.error is not None for image in images)
     return Answer(to_document(predictions), "\n".join(lines), 2 if failed else 0)
 

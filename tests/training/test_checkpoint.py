@@ -124,6 +124,18 @@ def test_damaged_and_foreign_files_are_one_line(saved: Path, how: str, message: 
     assert "\n" not in str(caught.value)
 
 
+def test_damaged_numbers_are_refused_when_loading(tmp_path: Path) -> None:
+    config = toy.Config(width=4)
+    module = config.build()
+    with torch.no_grad():
+        module.head.weight[0, 0] = torch.nan
+    save_weights(tmp_path / "w.safetensors", module, "toy", config)
+    with pytest.raises(
+        CheckpointError, match=r"w\.safetensors: head\.weight holds numbers that are not finite"
+    ):
+        load_system(tmp_path / "w")
+
+
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone: no such weights file, nor gone\.safetensors beside it"):
         load_system(tmp_path / "gone")

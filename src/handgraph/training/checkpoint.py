@@ -130,7 +130,7 @@ def load_same(path: str | Path, system: str, config: Any) -> nn.Module:
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Fill a module's weights. Raises CheckpointError unless names and shapes all agree."""
+    """Fill a module's weights. Raises CheckpointError unless names and shapes agree and all is finite."""
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
@@ -148,6 +148,10 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
             raise CheckpointError(
                 f"{source}: weights of another architecture, {name} has shape {tuple(tensor.shape)}, "
                 f"expected {tuple(wanted[name].shape)}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{source}: {name} holds numbers that are not finite; the file is damaged, copy it again"
             )
     module.load_state_dict(dict(tensors))
 
