@@ -131,8 +131,6 @@ def test_damaged_numbers_are_refused_when_loading(tmp_path: Path) -> None:
         module.head.weight[0, 0] = torch.nan
     save_weights(tmp_path / "w.safetensors", module, "toy", config)
     with pytest.raises(CheckpointError, match=r"w\.safetensors: head\.weight holds numbers that are not"):
-        CheckpointError, match=r"w\.safetensors: head\.weight holds numbers that are not finite"
-    ):
         load_system(tmp_path / "w")
 
 
