@@ -30,4 +30,6 @@ def test_keypoints_go_back_to_the_image_through_turn_and_mirror() -> None:
 
 def test_fewer_than_21_keypoints_are_no_hand() -> None:
     with pytest.raises(ConfigError, match="21 joints but this network predicts 14"):
-        hands_from_keypoints(torch.zeros(1, 14, 2), torch.zeros(1, 14), [Crop.window((0, 0, 9, 9), 8)])
+        hands_from_keypoints(
+            torch.zeros(1, 14, 2), torch.zeros(1, 14), [Crop.window((0.0, 0.0, 9.0, 9.0), 8)]
+        )
