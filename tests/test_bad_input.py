@@ -163,7 +163,7 @@ def test_bad_file_is_one_line_that_names_it(tmp_path: Path, case: str) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(HandgraphError, match=r"nope\.png: no such file$"):
         read_depth(tmp_path / "nope.png")
-    with pytest.raises(HandgraphError, match="is a folder, expected a depth file"):
+    with pytest.raises(HandgraphError, match="is a folder, expected a depth frame"):
         read_depth(tmp_path)
 
 

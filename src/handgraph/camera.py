@@ -104,8 +104,12 @@ class Crop:
         camera: PinholeCamera | None = None,
         *,
         mirrored: bool = False,
+        rotation_rad: float = 0.0,
     ) -> "Crop":
-        """A colour crop: the square in the middle of `box_px` (x, y, w, h), as wide as the longer side."""
+        """A colour crop: the square in the middle of `box_px` (x, y, w, h), as wide as the longer side.
+
+        `rotation_rad` turns the picture about its middle (training only).
+        """
         x, y, w, h = (float(value) for value in box_px)
         side = max(w, h)
         if not np.isfinite([x, y, w, h]).all() or min(w, h) <= 0:
@@ -113,7 +117,8 @@ class Crop:
         scale = (size - 1) / max(side - 1, 1e-6)
         flip = -scale if mirrored else scale
         center = np.array([x + (w - 1) / 2, y + (h - 1) / 2])
-        linear = np.diag([flip, scale])
+        cos, sin = np.cos(rotation_rad), np.sin(rotation_rad)
+        linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([flip, scale])
         offset = (size - 1) / 2 - linear @ center
         return Crop(np.column_stack([linear, offset]), size, camera, mirrored=mirrored)
 
@@ -122,6 +127,41 @@ class Crop:
         """The inverse of `crop_from_image`."""
         inverse = np.linalg.inv(self.crop_from_image[:, :2])
         return np.column_stack([inverse, -inverse @ self.crop_from_image[:, 2]])
+
+    @property
+    def crop_from_camera(self) -> Float[np.ndarray, "3 3"]:
+        """The camera frame turned as the crop turns the image, and mirrored where it mirrors it.
+
+        X_crop = R X_camera with R orthogonal, about the optical axis, of determinant -1 for a mirrored crop.
+        In this *crop frame* every hand is a right hand and `crop_camera` projects without turning.
+        """
+        return self._frame()[0]
+
+    @property
+    def crop_camera(self) -> Float[np.ndarray, "3 3"]:
+        """K from crop-frame millimetres to uv in [0, 1]: (u z, v z, z) = K X_crop; upper triangular."""
+        return self._frame()[1]
+
+    def _frame(self) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3 3"]]:
+        """The factors of crop_from_image · K: an upper triangular camera times an orthogonal matrix."""
+        if self.camera is None:
+            raise InputError("this crop has no camera: give one to have 3D in its frame")
+        camera = self.camera
+        linear = self.crop_from_image[:, :2] @ np.diag([camera.fx, camera.fy])
+        # RQ factorisation of a 2×2 matrix: the second row must become (0, positive).
+        c, d = linear[1]
+        scale_v = np.hypot(c, d)
+        sine, cosine = c / scale_v, d / scale_v
+        flip = np.sign(np.linalg.det(linear))
+        turn = np.array([[flip * cosine, -flip * sine], [sine, cosine]])
+        center = self.crop_px(np.array([camera.cx, camera.cy]))
+        rotation, intrinsic = np.eye(3), np.eye(3)
+        rotation[:2, :2] = turn
+        intrinsic[:2, :2] = linear @ turn.T
+        intrinsic[1, 0] = 0.0  # exactly, where the product leaves rounding
+        intrinsic[:2, 2] = center
+        intrinsic[:2] /= self.size - 1
+        return rotation, intrinsic
 
     def crop_px(self, image_px: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
         """Image pixels → crop pixels."""

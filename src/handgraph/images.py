@@ -1,6 +1,6 @@
-"""Reading one depth frame from a file: whatever the format, float32 millimetres, 0 = no reading.
+"""Reading one frame from a file: depth as float32 millimetres, 0 = no reading; colour as uint8 RGB.
 
-| file | content |
+| depth file | content |
 |---|---|
 | `.png`, 16-bit grey | millimetres, or `depth_scale` millimetres a unit |
 | `.png`, 8-bit grey | needs `depth_scale` |
@@ -11,8 +11,10 @@
 A frame that stands in a `labels.jsonl` beside it, as `handgraph synthesize` writes one, has the camera given
 there.
 
+Colour files are JPEG, PNG, WebP and BMP; a photograph is turned as its EXIF orientation says.
+
 Everything is checked before it is decoded: nothing in a file is executed, and a header that promises more
-pixels than any depth camera has is refused.
+pixels than any depth camera (or, for colour, than `MAX_PHOTO_PIXELS`) has is refused.
 """
 
 import io
@@ -26,7 +28,7 @@ from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, InputError
@@ -36,6 +38,8 @@ MSRA_CAMERA = PinholeCamera(241.42, 241.42, 160.0, 120.0)
 
 MAX_PIXELS = 32_000_000
 """Ten times the largest depth camera: more is a damaged header or not a depth frame."""
+MAX_PHOTO_PIXELS = 128_000_000
+"""A medium-format camera's; more is a damaged header or a decompression bomb."""
 MAX_BYTES = 512_000_000
 MIN_SIDE = 16
 """Pixels; a hand in fewer cannot be told from noise."""
@@ -45,6 +49,10 @@ METRES_BELOW = 20.0
 FARTHEST_MM = 20_000.0
 
 LABELS_FILE = "labels.jsonl"
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+"""Of RGB in [0, 1]: what published backbones were trained with."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
@@ -136,6 +144,82 @@ def checked_depth(
     return depth_mm
 
 
+def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a colour picture as 8-bit RGB. Raises InputError and FormatError as `read_depth` does."""
+    path = Path(path)
+    return decode_image(path, _read_bytes(path, "picture"))
+
+
+def decode_image(path: Path, content: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode a JPEG, PNG, WebP or BMP file's content; `path` is for the messages.
+
+    Grey becomes RGB, transparency is dropped, 16-bit channels lose their lower half. Raises FormatError for a
+    file that is damaged, cut short, too large or none of these.
+    """
+    if content.startswith(_PNG_SIGNATURE):
+        header = check_png(path, content)
+        _photo_size(path, header.width, header.height)
+        if header.bits == 16 and header.channels == 1:
+            raise FormatError(f"{path}: 16-bit grey PNG, which is a depth frame; expected a colour picture")
+    elif content.startswith(b"\xff\xd8\xff"):
+        _photo_size(path, *_jpeg_size(path, content))
+    elif not (content.startswith(b"BM") or (content.startswith(b"RIFF") and content[8:12] == b"WEBP")):
+        raise FormatError(f"{path}: {_kind(content)}, expected a JPEG, PNG, WebP or BMP picture")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise FormatError(f"{path}: the picture cannot be decoded; copy it again")
+    _photo_size(path, pixels.shape[1], pixels.shape[0])
+    rgb: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def to_network(images: UInt8[np.ndarray, "*b h w 3"]) -> Float[np.ndarray, "*b 3 h w"]:
+    """8-bit RGB crops as colour networks take them: channels first, ImageNet's mean 0 and deviation 1."""
+    table = (np.arange(256, dtype=np.float32)[:, None] / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    # A look-up per channel is several times faster than arithmetic on the pixels.
+    channels = [table[:, channel][images[..., channel]] for channel in range(3)]
+    return np.stack(channels, axis=-3)
+
+
+def _photo_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PHOTO_PIXELS:
+        raise FormatError(
+            f"{path}: {width}x{height} pixels, expected at most {MAX_PHOTO_PIXELS:,}; shrink it"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise FormatError(f"{path}: {width}x{height} pixels, expected at least {MIN_SIDE}x{MIN_SIDE}")
+
+
+def _jpeg_size(path: Path, content: bytes) -> tuple[int, int]:
+    """Width and height from a JPEG's frame header. Raises FormatError where it or the end is missing.
+
+    Image libraries fill what is missing of a cut JPEG with grey, so the end is looked for: inside the
+    compressed pixels its two bytes cannot occur.
+    """
+    position = 2
+    while position + 9 <= len(content):
+        if content[position] != 0xFF:
+            break
+        marker = content[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if marker == 0xD8 or 0xD0 <= marker <= 0xD7 or marker == 0x01:  # without a length
+            position += 2
+            continue
+        (length,) = struct.unpack_from(">H", content, position + 2)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", content, position + 5)
+            if content.find(b"\xff\xd9", position + 2 + length) < 0:
+                raise FormatError(f"{path}: the JPEG is cut short; copy it again")
+            return width, height
+        position += 2 + length
+    raise FormatError(f"{path}: the JPEG has no frame header; copy it again")
+
+
 class PngHeader(NamedTuple):
     """What a PNG says about itself before its pixels."""
 
@@ -188,22 +272,22 @@ _Raw = tuple[np.ndarray, PinholeCamera | None, bool]
 """The frame as stored (NYU and MSRA: mm), the camera that the format implies, whether its unit is known."""
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, what: str = "depth frame") -> bytes:
     try:
         if path.is_dir():
-            raise InputError(f"{path}: is a folder, expected a depth file; give the files in it")
+            raise InputError(f"{path}: is a folder, expected a {what}; give the files in it")
         if not path.exists():
             raise InputError(f"{path}: no such file")
         if not path.is_file():
-            raise InputError(f"{path}: not a plain file, expected a depth file")
+            raise InputError(f"{path}: not a plain file, expected a {what}")
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise FormatError(f"{path}: {size / 1e6:.0f} MB, expected one depth frame (a few MB)")
+            raise FormatError(f"{path}: {size / 1e6:.0f} MB, expected one {what} (a few MB)")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not content:
-        raise FormatError(f"{path}: the file is empty, expected a depth frame; copy it again")
+        raise FormatError(f"{path}: the file is empty, expected a {what}; copy it again")
     return content
 
 

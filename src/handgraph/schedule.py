@@ -31,6 +31,8 @@ class Stage:
     """Prefixes of the parameter names that learn; the rest is frozen. The empty prefix means all."""
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     """Factor of each named term of the system's loss. A term not named here is reported, not trained on."""
+    mode: str = ""
+    """For networks whose forward pass differs from phase to phase: their `set_stage` reads it."""
     optimizer: Optimizer = "adam"
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)

@@ -25,6 +25,8 @@ from handgraph.schedule import Stage
 from handgraph.training.loop import train
 from handgraph.training.recipe import Recipe, build
 
+INPUT = "depth"
+
 
 @dataclass(frozen=True)
 class Config:

@@ -34,6 +34,7 @@ from handgraph.hand import Hand
 from handgraph.networks.hourglass import ConvNorm, Hourglass, Residual, Stem
 from handgraph.schedule import Stage
 
+INPUT = "depth"
 HUBER_DELTA = 0.01
 
 # A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of

@@ -1,10 +1,13 @@
 """The training loop, to be read downwards: train → run_stage → validate.
 
-A system brings `Config`, `loss(output, batch)`, `stages(config)` and, for an error in millimetres,
-`joints_mm(output, crops)`; a `Recipe` says the rest. What a step does depends on the recipe and the step's
-number alone: its samples are a range of positions of the data's stream, and the generators of random numbers
-are seeded anew by the step. So a run that was killed and resumed ends with the very weights of one that was
-not (on the CPU, with the same number of threads).
+A system brings `Config`, `loss(output, batch)`, `stages(config)` and what `Measures` asks for; a `Recipe`
+says the rest. Where the network takes more than the batch's `image`, the system's `inputs(batch)` gives its
+arguments; `prepare(module, stage, data, config)` is called before a stage, to fill what is computed from the
+training data rather than learned; and a module with `set_stage(stage)` is told which stage it is in.
+
+What a step does depends on the recipe and the step's number alone: its samples are a range of positions of
+the data's stream, and the generators of random numbers are seeded anew by the step. So a run that was killed
+and resumed ends with the very weights of one that was not (on the CPU, with the same number of threads).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import yaml
 from torch import Tensor, nn
 
 from handgraph.errors import ConfigError, HandgraphError, MissingExtraError
-from handgraph.evaluation.metrics import JointErrors
+from handgraph.evaluation.measures import Measures
 from handgraph.files import atomic_write
 from handgraph.schedule import Stage
 from handgraph.training import checkpoint
@@ -165,6 +168,11 @@ def run_stage(
     """
     recipe, fabric, progress, module = run.recipe, run.fabric, run.progress, run.module
     last_step, done = first_step + steps, progress.step
+    if done == first_step:
+        progress.best = progress.best_step = None  # of another stage, whose loss may be another
+        if hasattr(run.system, "prepare"):
+            run.system.prepare(module, stage, run.data, run.config)
+    enter_stage(run, stage)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(stage.learns(name))
     optimizer = make_optimizer(module, stage)
@@ -194,7 +202,7 @@ def run_stage(
         seed = np.random.SeedSequence([recipe.seed, progress.step, fabric.global_rank])
         torch.manual_seed(int(seed.generate_state(1)[0]))
 
-        terms = run.system.loss(wrapped(batch["image"]), batch)
+        terms = run.system.loss(wrapped(*inputs(run.system, batch)), batch)
         loss = weighted(terms, stage)
         fabric.backward(loss)
         if recipe.gradient_clip:
@@ -235,8 +243,8 @@ def run_stage(
 def validate(run: Run, stage: Stage) -> dict[str, float]:
     """Measure the kept weights on the first samples of the validation data; keep them as `best` if they are.
 
-    Only the first process measures; the others wait. The best is the lowest `mpjpe_mm`, or the lowest loss of
-    a system without `joints_mm`.
+    Only the first process measures; the others wait. The best of a stage is the lowest `mpjpe_mm`, or of a
+    system without 3D the lowest `relative_error`, or else the lowest loss.
     """
     metrics: dict[str, float] = {}
     if run.fabric.is_global_zero:
@@ -248,20 +256,18 @@ def validate(run: Run, stage: Stage) -> dict[str, float]:
             np.arange(start, min(start + VALIDATION_BATCH, samples))
             for start in range(0, samples, VALIDATION_BATCH)
         )
-        total, errors = 0.0, JointErrors()
+        total, measures = 0.0, Measures(run.system)
         for batch in load(run, run.validation, positions, shuffled=False):
             with run.fabric.autocast():
-                output = module(batch["image"])
+                output = module(*inputs(run.system, batch))
             count = len(batch["image"])
             total += count * float(weighted(run.system.loss(output, batch), stage))
-            if "joints_mm" in batch and hasattr(run.system, "joints_mm"):
-                errors.update(run.system.joints_mm(output, batch["crops"]), batch["joints_mm"].cpu().numpy())
+            measures.update(output, batch)
         metrics = {"loss": total / samples}
-        if len(errors):
-            metrics |= {name: value for name, value in errors.compute().items() if isinstance(value, float)}
+        metrics |= {name: value for name, value in measures.compute().items() if isinstance(value, float)}
         run.log.write("validation", run.progress.step, metrics)
         run.log.draw()
-        value = metrics.get("mpjpe_mm", metrics["loss"])
+        value = metrics.get("mpjpe_mm", metrics.get("relative_error", metrics["loss"]))
         if run.progress.best is None or value < run.progress.best:
             run.progress.best, run.progress.best_step = value, run.progress.step
             best = run.folder / "best.safetensors"
@@ -315,6 +321,18 @@ def make_optimizer(module: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     if stage.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, **common)
     return torch.optim.Adadelta(groups, **common)
+
+
+def inputs(system: ModuleType, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The network's arguments for a batch: the image, unless the system says otherwise."""
+    return system.inputs(batch) if hasattr(system, "inputs") else (batch["image"],)
+
+
+def enter_stage(run: Run, stage: Stage) -> None:
+    """Tell a network whose forward pass differs between stages which one this is."""
+    for module in (run.module, run.mean):
+        if module is not None and hasattr(module, "set_stage"):
+            module.set_stage(stage)
 
 
 def set_training(module: nn.Module, stage: Stage) -> None:

@@ -1,0 +1,75 @@
+"""What a system's answers to a batch are measured by: the same in training's validation and in `evaluate`."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from handgraph.evaluation.metrics import JointErrors, PixelErrors
+
+
+class Measures:
+    """Errors of one system over batches, of every kind that it and the data allow.
+
+    A system with `joints_mm(output, crops)` is measured in the camera frame. One with `relative_mm(output,
+    crops, scale_mm)` is measured relative to the wrist; where it answers in hand lengths, the truth lends the
+    length of its `SCALE_BONE`, as its paper does. One with `keypoints_px(output, crops)` is measured in the
+    image, in pixels and as a part of the longer side of the true keypoints' box.
+    """
+
+    def __init__(self, system: ModuleType) -> None:
+        self.system = system
+        self.joints, self.pixels = JointErrors(), PixelErrors()
+        self.root_relative = not hasattr(system, "joints_mm")
+
+    def __len__(self) -> int:
+        return max(len(self.joints), len(self.pixels))
+
+    def update(self, output: Any, batch: Mapping[str, Any]) -> None:
+        """Add a batch: the module's output and what `Data.batch` gave.
+
+        Samples without labels count nothing.
+        """
+        system, crops = self.system, batch["crops"]
+        true_mm = _array(batch["joints_mm"]) if "joints_mm" in batch else None
+        if true_mm is not None and hasattr(system, "joints_mm"):
+            self.joints.update(system.joints_mm(output, crops), true_mm)
+        elif true_mm is not None and hasattr(system, "relative_mm"):
+            true_mm = true_mm - true_mm[:, :1]
+            scale_mm = None
+            if hasattr(system, "SCALE_BONE"):
+                near, far = system.SCALE_BONE
+                scale_mm = np.linalg.norm(true_mm[:, far] - true_mm[:, near], axis=-1)
+            predicted = system.relative_mm(output, crops, scale_mm)
+            usable = np.isfinite(true_mm).all(axis=(1, 2))
+            if usable.any():
+                self.joints.update(predicted[usable], true_mm[usable])
+        if "uv" in batch and hasattr(system, "keypoints_px"):
+            known = _array(batch["known"]).astype(bool)
+            true_px = np.stack(
+                [
+                    crop.image_px(uv * (crop.size - 1))
+                    for crop, uv in zip(crops, _array(batch["uv"]), strict=True)
+                ]
+            )
+            true_px[~known] = np.nan
+            usable = known.sum(axis=1) >= 2
+            if usable.any():
+                truth = true_px[usable]
+                sides = (np.nanmax(truth, axis=1) - np.nanmin(truth, axis=1)).max(axis=1)
+                self.pixels.update(system.keypoints_px(output, crops)[usable], truth, np.maximum(sides, 1.0))
+
+    def compute(self) -> dict[str, Any]:
+        """The figures of `JointErrors.compute` and `PixelErrors.compute`, and `alignment` for the former."""
+        result: dict[str, Any] = {}
+        if len(self.pixels):
+            result |= self.pixels.compute()
+        if len(self.joints):
+            result |= self.joints.compute()
+            result["alignment"] = "wrist" if self.root_relative else "none"
+        return result
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values, dtype=np.float64)
