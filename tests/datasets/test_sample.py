@@ -49,6 +49,8 @@ def test_holds_float32_and_keeps_what_it_is_given():
         ({"visible": np.ones(21)}, r"visible is float64 \(21,\), expected bool \(21,\)"),
         ({"center_mm": np.array([0, np.nan, 1])}, "center_mm holds a number that is not finite"),
         ({"cube_mm": -3.0}, "crop cube of -3.0 mm"),
+        ({"box_px": np.array([3, 4, 0, 7])}, "crop box of 0x7 pixels"),
+        ({"box_px": np.array([3, 4, np.nan, 7])}, "box_px holds a number that is not finite"),
         ({"pose": np.zeros(45)}, r"pose has shape \(45,\), expected \(48\)"),
     ],
 )

@@ -1,14 +1,16 @@
 """Reading the files of datasets so that damage shows: every fault is a FormatError naming the file."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from handgraph.errors import FormatError, InputError, MissingExtraError
-from handgraph.images import check_png, checked_depth, read_depth
+from handgraph.images import check_png, checked_depth, decode_image, read_depth
 
 
 def read_bytes(path: Path) -> bytes:
@@ -54,6 +56,42 @@ def read_grey_frame(path: Path, size: tuple[int, int] | None = None) -> Float[np
     if pixels is None or pixels.shape != (header.height, header.width):
         raise FormatError(f"{path}: the PNG cannot be decoded; copy it again")
     return checked_depth(pixels, str(path))
+
+
+def read_color_frame(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """8-bit RGB of a PNG or JPEG of this (width, height); None is any size.
+
+    PNG files carry checksums and JPEG files an end mark, which are verified; changed bits within a JPEG's
+    pixels cannot be seen.
+    """
+    image = decode_image(path, read_bytes(path))
+    height, width = image.shape[:2]
+    if size not in (None, (width, height)):
+        raise FormatError(f"{path}: a picture of {width}x{height}, expected {size[0]}x{size[1]}")
+    return image
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises FormatError saying where it breaks off."""
+    try:
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "nested too deep"
+        raise FormatError(f"{path}: not readable JSON ({reason}); copy it again") from error
+
+
+def number_array(path: Path, name: str, value: Any, shape: Sequence[int | None]) -> np.ndarray:
+    """Finite float64 numbers of this shape (None = any length) from nested lists, as JSON holds them."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            raise ValueError("not numbers")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise FormatError(f"{path}: {name} is no array of numbers of one shape") from error
+    array = float_array(path, name, array, tuple(shape)).astype(np.float64)
+    if not np.isfinite(array).all():
+        raise FormatError(f"{path}: {name} holds a number that is not finite")
+    return array
 
 
 def read_lines(path: Path) -> list[str]:

@@ -33,6 +33,8 @@ class Sample:
     center_mm      (3,) camera frame: where the hand is, to put the crop cube there, or None
     center_refined whether `center_mm` is the cube's centre itself, not only where to begin looking
     cube_mm        side of the crop cube that papers use for this frame, or None
+    box_px         (4,) x, y, w, h in pixels: the hand's box, which a crop's margin multiplies; it may reach
+                   beyond the image. None: the box of the labelled keypoints
     vertices_mm    (V, 3) camera frame, or None
     pose, shape    (48,) axis-angle and (10,) parameters of the hand model, or None
     note           what a reader should know about this one frame ("" almost always)
@@ -54,6 +56,7 @@ class Sample:
     center_mm: np.ndarray | None = None
     center_refined: bool = False
     cube_mm: float | None = None
+    box_px: np.ndarray | None = None
     vertices_mm: np.ndarray | None = None
     pose: np.ndarray | None = None
     shape: np.ndarray | None = None
@@ -64,6 +67,7 @@ class Sample:
         self._array("keypoints_px", (joints, 2))
         self._array("joints_mm", (joints, 3))
         self._array("center_mm", (3,), finite=True)
+        self._array("box_px", (4,), finite=True)
         self._array("vertices_mm", (None, 3), finite=True)
         self._array("pose", (48,), finite=True)
         self._array("shape", (10,), finite=True)
@@ -99,6 +103,8 @@ class Sample:
             raise self._wrong(f"side is {self.side!r}, expected left, right or None")
         if self.cube_mm is not None and not 0 < self.cube_mm < FARTHEST_MM:
             raise self._wrong(f"crop cube of {self.cube_mm} mm")
+        if self.box_px is not None and self.box_px[2:].min() <= 0:
+            raise self._wrong(f"crop box of {self.box_px[2]:.3g}x{self.box_px[3]:.3g} pixels")
 
     def _wrong(self, found: str) -> FormatError:
         return FormatError(f"{self.source} (frame {self.frame}): {found}")
