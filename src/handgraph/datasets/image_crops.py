@@ -24,7 +24,7 @@ class ImageCrops:
     dataset    any colour reader of this package
     seed       of the augmentation; a sample depends on nothing but (seed, index, draw)
     size       side of the square crop in pixels
-    margin     side of the crop over the longer side of the box of the labelled keypoints; None takes the window
+    margin     side of the crop over the longer side of the labelled keypoints' box; None takes the window
                that papers cut out of this dataset, and MARGIN where there is none
     augment    turn, enlarge, shift and tint each draw anew, within:
     rotation_deg, scale, shift, tint
