@@ -1,0 +1,142 @@
+"""CPM: convolutional pose machine, one colour crop to 2D keypoints; the papers' first baseline.
+
+Wei, Ramakrishna, Kanade and Sheikh, "Convolutional Pose Machines", CVPR 2016, in the form for hands that Kong
+et al. compare with (dissertation, sections 2.2.1, 3.4, 4.4 and 5.4). The network is in `networks/cpm.py`.
+
+Coordinates are `uv` of a colour `Crop`: 0 at the first pixel centre, 1 at the last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from handgraph.camera import Crop
+from handgraph.errors import ConfigError
+from handgraph.hand import Hand
+from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
+from handgraph.networks.backbone import load_vgg19
+from handgraph.networks.cpm import PAPER_WIDTH, Kernel, PoseMachine
+from handgraph.networks.heatmaps import Decode, PeakConfidence, keypoints_uv, squared_error
+from handgraph.schedule import Stage
+
+INPUT = "colour"
+SIGMA = 1.0
+"""Width of the Gaussian targets in map cells; the papers give none."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The switches of the network. Raises `ConfigError` for values that do not exist."""
+
+    joints: int = 21
+    stages: int = 6
+    """Stages, each with its own supervision."""
+    kernel: Kernel = 3
+    """7×7 convolutions in stages 2 and on, or three 3×3 in the place of each (Kong et al.)."""
+    width: int = PAPER_WIDTH
+    """Channels of the features; VGG-19's own widths are scaled with it."""
+    input_size: int = 368
+    """Side of the square colour crop in pixels."""
+    stride: Literal[4, 8] = 8
+    """Pixels of the crop to a map cell: 368 → 46, or for small crops 128 → 32."""
+    norm: bool = False
+    """Batch normalisation after every convolution. The paper's has none and starts from ImageNet weights."""
+    decode: Decode = "argmax"
+    """The highest cell (the papers'), or the centre of mass around it."""
+    pretrained: str | None = None
+    """VGG-19's ImageNet weights, read when training starts: a file or a hub's name (`load_vgg19`)."""
+
+    def __post_init__(self) -> None:
+        if self.joints < 1:
+            raise ConfigError(f"joints is {self.joints}, expected 1 or more")
+        if self.stages < 1:
+            raise ConfigError(f"stages is {self.stages}, expected 1 or more")
+        if self.kernel not in (3, 7):
+            raise ConfigError(f"kernel is {self.kernel}, expected 7, or 3 for three 3×3 in its place")
+        if self.width < 8 or self.width % 8:
+            raise ConfigError(f"width is {self.width}, expected a multiple of 8")
+        if self.stride not in (4, 8):
+            raise ConfigError(f"stride is {self.stride}, expected 4 or 8")
+        if self.input_size < self.stride or self.input_size % self.stride:
+            raise ConfigError(f"input_size is {self.input_size}, expected a multiple of stride {self.stride}")
+        if self.decode not in ("argmax", "local"):
+            raise ConfigError(f"decode is '{self.decode}', expected one of argmax, local")
+        if self.pretrained is not None and (self.width != PAPER_WIDTH or self.norm):
+            raise ConfigError(
+                f"pretrained: VGG-19's weights fit width {PAPER_WIDTH} without norm, "
+                f"found width {self.width}, norm {str(self.norm).lower()}"
+            )
+
+    def build(self) -> "Cpm":
+        """The network, freshly initialised."""
+        return Cpm(self)
+
+
+class Output(NamedTuple):
+    """What the network says of a batch of crops."""
+
+    maps: tuple[Float[Tensor, "b n h w"], ...]
+    """One entry per stage, the last is the answer; trained towards Gaussians of peak 1."""
+    uv: Float[Tensor, "b n 2"]
+    """The keypoints in the crop."""
+    confidence: Float[Tensor, "b n"]
+    """Probability of each keypoint, in [0, 1]."""
+
+
+class Cpm(nn.Module):
+    """Colour crop (b, 3, s, s), ImageNet-normalised → `Output`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.machine = PoseMachine(
+            config.joints,
+            config.stages,
+            kernel=config.kernel,
+            width=config.width,
+            stride=config.stride,
+            norm=config.norm,
+        )
+        self.confidence = PeakConfidence()
+
+    def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
+        maps = self.machine(image)
+        uv = keypoints_uv(maps[-1], self.config.input_size, self.config.decode)
+        return Output(maps, uv, self.confidence(maps[-1]))
+
+
+def prepare(module: Cpm, stage: Stage, data: Any, config: Config) -> None:
+    """Before training starts: fill the trunk with VGG-19's weights where the configuration names them."""
+    if config.pretrained is not None and stage.name == stages(config)[0].name:
+        load_vgg19(module.machine.features.trunk, config.pretrained)
+
+
+def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """`heatmap`: squared error of every stage's maps to the Gaussian targets (Wei et al., Eq. 5)."""
+    size = batch["image"].shape[-1]
+    return {"heatmap": squared_error(output.maps, batch["uv"], batch["known"], size, SIGMA)}
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """Everything at once, as SIA-GCN trains its CPM (section 5.4): Adam, 1e-4, halved after 60 and 80 epochs.
+
+    The smaller rates are stages of their own, each with fresh moments of Adam.
+    """
+    return tuple(
+        Stage(name=name, epochs=epochs, batch_size=32, loss_weights={"heatmap": 1.0}, learning_rate=rate)
+        for name, epochs, rate in (("all", 60, 1e-4), ("half", 20, 5e-5), ("quarter", 20, 2.5e-5))
+    )
+
+
+def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b n 2"]:
+    """The keypoints in image pixels; a mirrored crop's are mirrored back."""
+    return image_keypoints_px(output.uv, crops)
+
+
+def decode(output: Output, crops: Sequence[Crop]) -> list[Hand]:
+    """One `Hand` for each sample, without 3D; the score is the mean of its joints' confidences."""
+    return hands_from_keypoints(output.uv, output.confidence, crops)
