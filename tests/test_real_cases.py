@@ -54,7 +54,7 @@ def test_hands_are_of_human_size(samples):
 
 @pytest.mark.parametrize("case", ["rgb_3d_realworld", "rgb_3d_rhd", "rgbd_mesh_handx", "rgb_mesh_taco"])
 def test_fingers_bend_as_their_side_does(samples, case):
-    """The normal of the palm, index knuckle to little knuckle × wrist to middle knuckle, and the bent tips."""
+    """The normal of the palm, index knuckle to little knuckle × wrist to middle knuckle; the bent tips."""
     for side in ("left", "right"):
         joints = [s.order.to_canonical(s.joints_mm) for s in samples[case] if s.side == side]
         if joints:
