@@ -1,0 +1,207 @@
+"""Convolution of maps with kernels as large as they are, through the Fourier transform.
+
+A message of belief propagation and an edge of SIA-GCN both convolve a map with a kernel of about its own
+size, 'same' size out, zeros beyond the border. Directly that costs h·w·k² products a map; through spectra it
+costs one product a frequency, and what several edges bring to one node is added up before coming back.
+
+`SameConvolution` has two forms of the same transform: `torch.fft`, and products with real cosine and sine
+matrices, which every exporter understands. Spectra of the first are complex; those of the second carry real
+and imaginary part in the third last dimension. `product` multiplies either.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import pi
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+from handgraph.errors import ConfigError
+
+Method = Literal["fft", "direct"]
+
+
+def check_kernel_size(kernel_size: int) -> None:
+    """Raises `ConfigError` unless the kernel has a centre cell."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ConfigError(f"kernel_size is {kernel_size}, expected an odd number: a kernel has a centre")
+
+
+def direct_same(maps: Float[Tensor, "*b h w"], kernels: Float[Tensor, "*k s s"]) -> Float[Tensor, "*o h w"]:
+    """Convolution by the sum itself: y(p) = Σ_q x(p - q) k(q), q counted from the kernel's centre.
+
+    Leading dimensions broadcast. The reference for `SameConvolution`, and the better way for small kernels.
+    """
+    lead = torch.broadcast_shapes(maps.shape[:-2], kernels.shape[:-2])
+    x = maps.expand(*lead, *maps.shape[-2:]).reshape(1, -1, *maps.shape[-2:])
+    k = kernels.expand(*lead, *kernels.shape[-2:]).reshape(-1, 1, *kernels.shape[-2:])
+    # conv2d correlates: a convolution is a correlation with the kernel turned by half a turn.
+    y = conv2d(x, k.flip(-2, -1), padding=kernels.shape[-1] // 2, groups=len(k))
+    return y.reshape(*lead, *maps.shape[-2:])
+
+
+def transform_size(cells: int, reach: int) -> int:
+    """Side of the transform for maps of `cells` and kernels that reach `reach` cells from their centre.
+
+    `cells + reach` suffices: what wraps around falls outside the cells that are kept. From there on the next
+    multiple of 8 with no prime factor above 7, where the transform is fast (46 cells, reach 22: 72, not 91).
+    """
+    size = -(-(cells + reach) // 8) * 8
+    while True:
+        rest = size
+        for factor in (2, 3, 5, 7):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 8
+
+
+def exporting() -> bool:
+    """Whether this call is being traced, exported or compiled: then no complex numbers may appear."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+@dataclass(frozen=True)
+class SameConvolution:
+    """'Same' convolution of (height, width) maps with square kernels of odd size, step by step.
+
+    `maps_from(product(spectrum(x), kernel_spectrum(k)))` equals `direct_same(x, k)`. A sum of products may be
+    formed before `maps_from`. Everything is differentiable once.
+    """
+
+    height: int
+    width: int
+    kernel_size: int
+    matrices: bool = False
+    """Real matrix products instead of `torch.fft`."""
+
+    def __post_init__(self) -> None:
+        check_kernel_size(self.kernel_size)
+
+    @cached_property
+    def reach(self) -> int:
+        """Cells from the kernel's centre that matter: farther ones never meet the map."""
+        return min(self.kernel_size // 2, max(self.height, self.width) - 1)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the transform."""
+        return transform_size(self.height, self.reach), transform_size(self.width, self.reach)
+
+    def spectrum(self, maps: Float[Tensor, "*b h w"]) -> Tensor:
+        """Spectra of maps, or of kernels already cut to what matters."""
+        if self.matrices:
+            return _matrix_spectrum(maps, self.size)
+        spectra: Tensor = _Spectrum.apply(maps, self.size)
+        return spectra
+
+    def kernel_spectrum(self, kernels: Float[Tensor, "*b k k"]) -> Tensor:
+        """Spectra of kernels."""
+        if kernels.shape[-2:] != (self.kernel_size, self.kernel_size):
+            raise ConfigError(
+                f"kernels are {tuple(kernels.shape[-2:])}, expected {self.kernel_size} × {self.kernel_size}"
+            )
+        cut = self.kernel_size // 2 - self.reach
+        return self.spectrum(kernels[..., cut : self.kernel_size - cut, cut : self.kernel_size - cut])
+
+    def maps_from(self, spectra: Tensor) -> Float[Tensor, "*b h w"]:
+        """The convolved maps from their spectra."""
+        # A kernel's spectrum counts from its corner, so the maps come out moved by the kernel's reach.
+        window = (self.reach, self.reach, self.height, self.width)
+        if self.matrices:
+            return _matrix_maps(spectra, self.size, window)
+        maps: Tensor = _Maps.apply(spectra, self.size, window)
+        return maps
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Product of two spectra of the same form, leading dimensions broadcast."""
+    if a.is_complex():
+        return a * b
+    real = a[..., 0, :, :] * b[..., 0, :, :] - a[..., 1, :, :] * b[..., 1, :, :]
+    imaginary = a[..., 0, :, :] * b[..., 1, :, :] + a[..., 1, :, :] * b[..., 0, :, :]
+    return torch.stack([real, imaginary], dim=-3)
+
+
+class _Spectrum(torch.autograd.Function):
+    """rfft2 with zeros appended. The gradient of a spectrum is, here, the spectrum of the gradient.
+
+    That differs from PyTorch's own convention by a factor for each frequency (the half spectrum holds most
+    frequencies once for two). Products, sums and reorderings of maps keep such a factor, and `_Maps` takes it
+    away again, so between the two it never needs to be applied; PyTorch's own backward of rfft2 would
+    transform the full complex square.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Float[Tensor, "*b h w"], size: tuple[int, int]) -> Complex[Tensor, "*b f g"]:
+        ctx.size, ctx.shape = size, maps.shape
+        return torch.fft.rfft2(maps, s=size)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        height, width = ctx.shape[-2:]
+        return torch.fft.irfft2(gradient, s=ctx.size)[..., :height, :width], None
+
+
+class _Maps(torch.autograd.Function):
+    """irfft2 of which a window is kept; the counterpart of `_Spectrum`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        spectra: Complex[Tensor, "*b f g"],
+        size: tuple[int, int],
+        window: tuple[int, int, int, int],
+    ) -> Float[Tensor, "*b h w"]:
+        ctx.size, ctx.window = size, window
+        top, left, height, width = window
+        return torch.fft.irfft2(spectra, s=size)[..., top : top + height, left : left + width]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        top, left, _, _ = ctx.window
+        return torch.fft.rfft2(pad(gradient, (left, 0, top, 0)), s=ctx.size), None, None
+
+
+def _turns(frequencies: int, start: int, cells: int, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of 2π f p / size for f < frequencies (rows) and p in start … start + cells (columns)."""
+    # Worked out in float64 and with whole turns taken off first, so that float32 keeps its seven digits.
+    f = torch.arange(frequencies, dtype=torch.float64, device=like.device)[:, None]
+    p = torch.arange(start, start + cells, dtype=torch.float64, device=like.device)[None, :]
+    angle = (f * p).remainder(size) * (2 * pi / size)
+    return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
+
+
+def _matrix_spectrum(maps: Float[Tensor, "*b h w"], size: tuple[int, int]) -> Float[Tensor, "*b 2 f g"]:
+    """Σ_yx x(y, x) exp(-2πi (f y / F + g x / G)), along the rows and then along the columns."""
+    height, width = maps.shape[-2:]
+    rows, columns = size[0], size[1] // 2 + 1
+    cos, sin = _turns(columns, 0, width, size[1], maps)
+    half = maps @ torch.cat([cos, -sin]).T
+    # Real part above imaginary part, so that one product with a matrix of 2 × 2 blocks does the complex one.
+    half = torch.cat([half[..., :columns], half[..., columns:]], dim=-2)
+    cos, sin = _turns(rows, 0, height, size[0], maps)
+    full = torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]) @ half
+    return full.unflatten(-2, (2, rows))
+
+
+def _matrix_maps(
+    spectra: Float[Tensor, "*b 2 f g"], size: tuple[int, int], window: tuple[int, int, int, int]
+) -> Float[Tensor, "*b h w"]:
+    """The inverse transform at the window's cells alone."""
+    top, left, height, width = window
+    rows, columns = size[0], size[1] // 2 + 1
+    cos, sin = (turn.T for turn in _turns(rows, top, height, size[0], spectra))
+    half = torch.cat([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)]) @ spectra.flatten(-3, -2)
+    half = torch.cat([half[..., :height, :], half[..., height:, :]], dim=-1)
+    # Every frequency but the first and the last (sizes are even) stands for itself and its mirror image.
+    times = torch.full((columns, 1), 2.0, dtype=spectra.dtype, device=spectra.device)
+    times[0] = times[-1] = 1.0
+    cos, sin = _turns(columns, left, width, size[1], spectra)
+    return half @ torch.cat([times * cos, -times * sin]) / (size[0] * size[1])
