@@ -53,7 +53,7 @@ class Edges:
     targets: tuple[int, ...]
 
     @classmethod
-    def of(cls, adjacency: Float[Tensor, "n n"]) -> "Edges":
+    def of(cls, adjacency: Float[Tensor, "n m"]) -> "Edges":
         """Raises `ConfigError` where the matrix is not square or a node has no self loop."""
         if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1]:
             raise ConfigError(f"the adjacency is {tuple(adjacency.shape)}, expected a square matrix")
