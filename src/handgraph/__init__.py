@@ -16,12 +16,14 @@ from handgraph.hand import Hand
 
 if TYPE_CHECKING:
     from handgraph import systems
+    from handgraph.colour import ColourEstimator
     from handgraph.estimator import Estimator, load
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "ColourEstimator",
     "ConfigError",
     "Crop",
     "Estimator",
@@ -38,7 +40,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What needs PyTorch is imported when it is first asked for, so that `import handgraph` is quick."""
-    if name in ("Estimator", "load"):
+    if name in ("ColourEstimator", "Estimator", "load"):
         return getattr(import_module("handgraph.estimator"), name)
     if name == "systems":
         return import_module("handgraph.systems")

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import ConfigError, HandgraphError, InputError
-from handgraph.images import DepthImage, assumed_camera, read_depth
+from handgraph.images import DepthImage, assumed_camera, is_photo, read_depth, read_image
 
 if TYPE_CHECKING:
+    from handgraph.colour import ColourEstimator
     from handgraph.estimator import Estimator
     from handgraph.formats import ImageHands
 
+DEFAULT_DEPTH, DEFAULT_COLOUR = "jgr_p2o", "siapose"
 EVALUATION_BATCH = 64
 EVALUATION_SAMPLES = 1024
 DATASET_SAMPLES = 200
@@ -107,7 +109,7 @@ def run_predict(args: argparse.Namespace) -> Answer:
     camera = PinholeCamera(*_numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
     box = _numbers(args.box, "box", "x,y,w,h") if args.box else None
     out = _folder(args.out) if args.out else None
-    estimate = load(args.model, checkpoint=args.checkpoint)
+    estimate = load(args.model or _model_for(args), checkpoint=args.checkpoint)
     images: list[ImageHands] = []
     for file, stem in _progress(list(zip(args.files, _stems(args.files), strict=True)), "predict"):
         try:
@@ -128,8 +130,15 @@ def run_predict(args: argparse.Namespace) -> Answer:
     return Answer(to_document(predictions), "\n".join(lines), 2 if failed else 0)
 
 
+def _model_for(args: argparse.Namespace) -> str | None:
+    """The system to use where none is named: what the first file calls for."""
+    if args.checkpoint is not None:
+        return None
+    return DEFAULT_COLOUR if is_photo(args.files[0]) else DEFAULT_DEPTH
+
+
 def _predict_file(
-    estimate: "Estimator",
+    estimate: "Estimator | ColourEstimator",
     file: str,
     stem: str,
     camera: PinholeCamera | None,
@@ -137,18 +146,23 @@ def _predict_file(
     args: argparse.Namespace,
     out: Path | None,
 ) -> "ImageHands":
+    from handgraph.colour import ColourEstimator
     from handgraph.formats import ImageHands
     from handgraph.report import write_overlay, write_page
 
-    image = read_depth(file, args.depth_scale)
-    camera = camera or image.camera
-    if camera is None:
-        _warn_camera(image)
-    hands = estimate(image.depth_mm, camera=camera, box=box, side=args.side)
+    if isinstance(estimate, ColourEstimator):
+        frame = read_image(file)
+        hands = estimate(frame, camera=camera, box=box, side=args.side)
+    else:
+        image = read_depth(file, args.depth_scale)
+        frame, camera = image.depth_mm, camera or image.camera
+        if camera is None:
+            _warn_camera(image)
+        hands = estimate(frame, camera=camera, box=box, side=args.side or "right")
     if out is not None:
-        write_overlay(out / f"{stem}.png", image.depth_mm, hands)
-        write_page(out / f"{stem}.html", Path(file).name, estimate.name, image.depth_mm, hands)
-    height, width = image.depth_mm.shape
+        write_overlay(out / f"{stem}.png", frame, hands)
+        write_page(out / f"{stem}.html", Path(file).name, estimate.name, frame, hands)
+    height, width = frame.shape[:2]
     return ImageHands(file, tuple(hands), size_px=(width, height))
 
 
@@ -158,40 +172,52 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
     import torch
 
     from handgraph.estimator import weights_path
-    from handgraph.evaluation.metrics import JointErrors
+    from handgraph.evaluation.measures import Measures, inputs
     from handgraph.networks.hourglass import folded
     from handgraph.training.checkpoint import find_system, load_system
 
-    path = args.checkpoint or weights_path(args.model or "jgr_p2o")
+    path = args.checkpoint or weights_path(args.model or DEFAULT_DEPTH)
     module, name, config, _ = load_system(path)
-    data, count = _evaluation_data(args, config)
     module, system = folded(module), find_system(name)
-    errors = JointErrors()
+    data, count = _evaluation_data(args, config, system.INPUT)
+    measures = Measures(system)
     for start in _progress(range(0, count, EVALUATION_BATCH), "evaluate"):
         batch = data(np.arange(start, min(start + EVALUATION_BATCH, count)))
         with torch.inference_mode():
-            output = module(batch["image"])
-        errors.update(system.joints_mm(output, batch["crops"]), np.asarray(batch["joints_mm"]))
-    result = {"model": name, "data": args.data, **errors.compute()}
-    low, high = result["mpjpe_mm_interval95"]
-    text = (
-        f"{name} on {args.data}: {result['mpjpe_mm']:.2f} mm mean joint error (95 % interval {low:.2f} to "
-        f"{high:.2f}), {result['pa_mpjpe_mm']:.2f} mm after Procrustes, n = {result['n']}"
-    )
-    return Answer(result, text)
+            output = module(*inputs(system, batch))
+        measures.update(output, batch)
+    result = {"model": name, "data": args.data, **measures.compute()}
+    figures = []
+    if "mpjpe_mm" in result:
+        low, high = result["mpjpe_mm_interval95"]
+        about = " about the wrist" if result["alignment"] == "wrist" else ""
+        figures.append(
+            f"{result['mpjpe_mm']:.2f} mm mean joint error{about} (95 % interval {low:.2f} to {high:.2f}), "
+            f"{result['pa_mpjpe_mm']:.2f} mm after Procrustes"
+        )
+    if "epe_px" in result:
+        figures.append(
+            f"{result['epe_px']:.2f} px mean error, {result['relative_error']:.1%} of the hand's box; "
+            f"{result['pck']['0.2']:.1%} of the keypoints within a fifth of it"
+        )
+    return Answer(result, f"{name} on {args.data}: {'; '.join(figures)}, n = {result['n']}")
 
 
-def _evaluation_data(args: argparse.Namespace, config: Any) -> tuple[Callable[[Any], dict[str, Any]], int]:
+def _evaluation_data(
+    args: argparse.Namespace, config: Any, wants: str
+) -> tuple[Callable[[Any], dict[str, Any]], int]:
     """A function from indices to a batch of crops, and how many there are."""
-    from handgraph.datasets import DepthCrops, names, open_dataset
+    from handgraph.datasets import DepthCrops, ImageCrops, names, open_dataset
 
     kind, _, split = args.data.partition(":")
     if kind == "synthetic" and args.root is None:
-        from handgraph.synthetic.depth import DepthSynthesizer
-
         if config.joints != 21:
             raise ConfigError(f"--data synthetic has 21 joints, this model predicts {config.joints}")
-        synthesizer = DepthSynthesizer(args.seed, split or "test", config.input_size)
+        if wants == "colour":
+            from handgraph.synthetic.rgb import RgbSynthesizer as Synthesizer
+        else:
+            from handgraph.synthetic.depth import DepthSynthesizer as Synthesizer
+        synthesizer = Synthesizer(args.seed, split or "test", config.input_size)
         return lambda indices: synthesizer.batch(indices.tolist()), args.samples or EVALUATION_SAMPLES
     if kind not in names():
         raise ConfigError(f"--data {args.data}: expected synthetic[:test] or one of {', '.join(names())}")
@@ -203,7 +229,8 @@ def _evaluation_data(args: argparse.Namespace, config: Any) -> tuple[Callable[[A
         raise ConfigError(
             f"--data {args.data} has {len(dataset.joints)} joints, this model predicts {config.joints}"
         )
-    crops = DepthCrops(dataset, args.seed, augment=False)
+    kind_of_crops = ImageCrops if wants == "colour" else DepthCrops
+    crops = kind_of_crops(dataset, args.seed, size=config.input_size, augment=False)
     count = min(args.samples or len(crops), len(crops))
     return (lambda indices: crops.batch(indices, indices * 0)), count
 
@@ -308,12 +335,15 @@ def _parser() -> argparse.ArgumentParser:
         "files",
         nargs="+",
         metavar="FILE",
-        help="depth frame: 16-bit PNG in mm, .npy or .npz in mm, NYU's RGB PNG, MSRA's .bin",
+        help="photograph (JPEG, PNG, WebP, BMP), or depth frame: 16-bit PNG in mm, .npy or .npz in mm, NYU's "
+        "RGB PNG, MSRA's .bin",
     )
     _model_options(predict)
     predict.add_argument("--camera", metavar="FX,FY,CX,CY", help="focal lengths and principal point, pixels")
     predict.add_argument("--box", metavar="X,Y,W,H", help="look for the hand only here, pixels")
-    predict.add_argument("--side", choices=("left", "right"), default="right", help="which hand it is")
+    predict.add_argument(
+        "--side", choices=("left", "right"), help="which hand it is (depth: right unless told; photos: tried)"
+    )
     predict.add_argument(
         "--depth-scale", type=float, metavar="MM", help="millimetres a unit of the file (metres: 1000)"
     )
@@ -361,7 +391,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="NAME", help="system whose shipped weights to use (jgr_p2o)")
+    parser.add_argument("--model", metavar="NAME", help="system whose shipped weights to use")
     parser.add_argument("--checkpoint", metavar="PATH", help="weights of your own, such as run/best")
 
 

@@ -1,4 +1,6 @@
-"""`load(name)` → `Estimator`: a depth frame in, `Hand`s out; the path of users and command line.
+"""`load(name)` → an estimator: a frame in, `Hand`s out; the path of users and command line.
+
+This file holds the one for depth, `handgraph.colour` that for photographs.
 
 frame → candidates (`localize`) → `Crop` → network → `decode`, and once more with the crop moved to the hand
 → the most plausible `Hand`. Arrays are NumPy outside, tensors inside; no step is written twice elsewhere.
@@ -9,7 +11,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from jaxtyping import Float
 from torch import nn
 
 from handgraph.camera import Crop, PinholeCamera
+from handgraph.colour import ColourEstimator
 from handgraph.errors import CheckpointError, ConfigError, InputError
 from handgraph.hand import Hand, Side
 from handgraph.images import assumed_camera, checked_depth
@@ -50,11 +53,21 @@ def weights_path(name: str) -> Path:
     return Path(str(files("handgraph") / "weights" / f"{name}.safetensors"))
 
 
-def load(name: str | None = None, *, checkpoint: str | Path | None = None) -> "Estimator":
+@overload
+def load(name: Literal["jgr_p2o"] | None = ...) -> "Estimator": ...
+
+
+@overload
+def load(name: str | None = ..., *, checkpoint: str | Path | None = ...) -> "Estimator | ColourEstimator": ...
+
+
+def load(name: str | None = None, *, checkpoint: str | Path | None = None) -> "Estimator | ColourEstimator":
     """An estimator with the shipped weights of system `name`, or with those of a `checkpoint`.
 
     >>> estimate = load("jgr_p2o")
     >>> hands = estimate(depth_mm, camera=PinholeCamera(588.0, 587.0, 320.0, 240.0))
+
+    Systems for depth give an `Estimator`, systems for colour a `ColourEstimator`.
 
     `checkpoint` is a weights file or training checkpoint such as `run/best`; given both, `name` must be the
     system it holds. Raises ConfigError for an unknown name, CheckpointError for weights that are missing,
@@ -67,11 +80,18 @@ def load(name: str | None = None, *, checkpoint: str | Path | None = None) -> "E
             raise CheckpointError(
                 f"{name}: no weights are shipped with this installation; train it and give the checkpoint"
             )
-        return Estimator(*load_system(weights_path(name)))
+        return _estimator(*load_system(weights_path(name)))
     module, system_name, config, meta = load_system(checkpoint)
     if name is not None and name != system_name:
         raise CheckpointError(f"{checkpoint}: holds weights of {system_name}, not of {name}")
-    return Estimator(module, system_name, config, meta)
+    return _estimator(module, system_name, config, meta)
+
+
+def _estimator(
+    module: nn.Module, name: str, config: Any, meta: dict[str, Any]
+) -> "Estimator | ColourEstimator":
+    kind = ColourEstimator if find_system(name).INPUT == "colour" else Estimator
+    return kind(module, name, config, meta)
 
 
 class Estimator:

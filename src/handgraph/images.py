@@ -150,6 +150,24 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     return decode_image(path, _read_bytes(path, "picture"))
 
 
+def is_photo(path: str | Path) -> bool:
+    """Whether a file's first bytes say that it is a colour picture and no depth frame.
+
+    Depth packed into an RGB PNG (NYU's) leaves one channel empty, so it takes a look at the pixels. What
+    cannot be read counts as no photo: whoever opens it says what is wrong.
+    """
+    try:
+        content = _read_bytes(Path(path))
+        if not content.startswith(_PNG_SIGNATURE):
+            return content.startswith((b"\xff\xd8\xff", b"BM")) or content[8:12] == b"WEBP"
+        header = check_png(Path(path), content)
+        if header.palette or header.channels < 3:
+            return header.palette
+        return bool(decode_image(Path(path), content)[..., 0].any())
+    except (FormatError, InputError):
+        return False
+
+
 def decode_image(path: Path, content: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """Decode a JPEG, PNG, WebP or BMP file's content; `path` is for the messages.
 

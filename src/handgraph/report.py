@@ -39,6 +39,10 @@ _GROUND: RGB = (24, 27, 31)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
+Frame = Float[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]
+"""A depth frame in millimetres, or a colour picture."""
+
+
 def joint_color(joint: int) -> RGB:
     """The colour of a joint and of the bone that leads to it."""
     return WRIST_COLOR if joint == 0 else FINGER_COLORS[FINGERS[(joint - 1) // 4]]
@@ -65,13 +69,14 @@ def depth_picture(
     return cv2.applyColorMap(grey, cv2.COLORMAP_BONE)[..., ::-1].copy()
 
 
-def overlay(depth_mm: Float[np.ndarray, "h w"], hands: Sequence[Hand]) -> UInt8[np.ndarray, "h2 w2 3"]:
+def overlay(frame: Frame, hands: Sequence[Hand]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The frame with the skeletons drawn over it and a legend below, RGB.
 
-    Small frames are enlarged to 640 pixels of width by a whole factor, so that lines stay fine.
+    `frame` is a depth frame (H, W) in mm or a colour picture (H, W, 3). Small frames are enlarged to 640
+    pixels of width by a whole factor, so that lines stay fine.
     """
-    factor = max(1, -(-_LEAST_WIDTH // depth_mm.shape[1]))
-    picture = depth_picture(depth_mm, hands)
+    factor = max(1, -(-_LEAST_WIDTH // frame.shape[1]))
+    picture = depth_picture(frame, hands) if frame.ndim == 2 else frame
     height, width = factor * picture.shape[0], factor * picture.shape[1]
     picture = np.ascontiguousarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST))
     for hand in hands:
@@ -79,15 +84,15 @@ def overlay(depth_mm: Float[np.ndarray, "h w"], hands: Sequence[Hand]) -> UInt8[
     return np.vstack([picture, _legend(width, hands)])
 
 
-def write_overlay(path: str | Path, depth_mm: Float[np.ndarray, "h w"], hands: Sequence[Hand]) -> None:
+def write_overlay(path: str | Path, frame: Frame, hands: Sequence[Hand]) -> None:
     """Write `overlay` as a PNG, whole or not at all. Raises InputError where it cannot be written."""
     with atomic_write(path) as part:
-        part.write_bytes(_png(overlay(depth_mm, hands)))
+        part.write_bytes(_png(overlay(frame, hands)))
 
 
-def page(title: str, model: str, depth_mm: Float[np.ndarray, "h w"], hands: Sequence[Hand]) -> str:
+def page(title: str, model: str, frame: Frame, hands: Sequence[Hand]) -> str:
     """An HTML document on its own: overlay, turning 3D skeleton and table of joints for each hand."""
-    picture = base64.b64encode(_png(overlay(depth_mm, hands))).decode("ascii")
+    picture = base64.b64encode(_png(overlay(frame, hands))).decode("ascii")
     data = {
         "bones": [list(bone) for bone in BONES],
         "colors": [_css(joint_color(joint)) for joint in range(len(JOINT_NAMES))],
@@ -109,12 +114,10 @@ def page(title: str, model: str, depth_mm: Float[np.ndarray, "h w"], hands: Sequ
     return text
 
 
-def write_page(
-    path: str | Path, title: str, model: str, depth_mm: Float[np.ndarray, "h w"], hands: Sequence[Hand]
-) -> None:
+def write_page(path: str | Path, title: str, model: str, frame: Frame, hands: Sequence[Hand]) -> None:
     """Write `page` to a file, whole or not at all. Raises InputError where it cannot be written."""
     with atomic_write(path) as part:
-        part.write_text(page(title, model, depth_mm, hands), encoding="utf-8")
+        part.write_text(page(title, model, frame, hands), encoding="utf-8")
 
 
 def _draw_hand(picture: np.ndarray, hand: Hand, factor: int) -> None:

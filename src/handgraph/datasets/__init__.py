@@ -12,6 +12,7 @@ from typing import Any
 from handgraph.datasets import icvl, msra, nyu, synthetic
 from handgraph.datasets.check import check_split, summary
 from handgraph.datasets.depth_crops import DepthCrops
+from handgraph.datasets.image_crops import ImageCrops
 from handgraph.datasets.sample import Dataset, Sample
 from handgraph.errors import ConfigError, HandgraphError, InputError
 
@@ -94,4 +95,4 @@ def _entry(name: str) -> _Entry:
     return _DATASETS[name]
 
 
-__all__ = ["Dataset", "DepthCrops", "Sample", "check", "names", "open_dataset"]
+__all__ = ["Dataset", "DepthCrops", "ImageCrops", "Sample", "check", "names", "open_dataset"]

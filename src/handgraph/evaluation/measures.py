@@ -9,6 +9,11 @@ import numpy as np
 from handgraph.evaluation.metrics import JointErrors, PixelErrors
 
 
+def inputs(system: ModuleType, batch: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The network's arguments for a batch: the image, unless the system says otherwise."""
+    return system.inputs(batch) if hasattr(system, "inputs") else (batch["image"],)
+
+
 class Measures:
     """Errors of one system over batches, of every kind that it and the data allow.
 

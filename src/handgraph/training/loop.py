@@ -3,7 +3,8 @@
 A system brings `Config`, `loss(output, batch)`, `stages(config)` and what `Measures` asks for; a `Recipe`
 says the rest. Where the network takes more than the batch's `image`, the system's `inputs(batch)` gives its
 arguments; `prepare(module, stage, data, config)` is called before a stage, to fill what is computed from the
-training data rather than learned; and a module with `set_stage(stage)` is told which stage it is in.
+training data rather than learned; and a module with `set_stage(stage)` is told which stage it is in. What a system that is trained
+against an adversary brings besides stands in `adversary`.
 
 What a step does depends on the recipe and the step's number alone: its samples are a range of positions of
 the data's stream, and the generators of random numbers are seeded anew by the step. So a run that was killed
@@ -30,10 +31,11 @@ import yaml
 from torch import Tensor, nn
 
 from handgraph.errors import ConfigError, HandgraphError, MissingExtraError
-from handgraph.evaluation.measures import Measures
+from handgraph.evaluation.measures import Measures, inputs
 from handgraph.files import atomic_write
 from handgraph.schedule import Stage
 from handgraph.training import checkpoint
+from handgraph.training.adversary import Adversary
 from handgraph.training.data import Data, prepared_ahead, sample_indices, to_tensors
 from handgraph.training.log import RunLog
 from handgraph.training.recipe import Recipe, build, stages_of
@@ -45,6 +47,7 @@ except ImportError:  # pragma: no cover - the training extra is absent
     Fabric = None
 
 VALIDATION_BATCH = 64
+ADVERSARY = "adversary/"  # before its tensors' names in a training checkpoint
 # These may differ between a run and its continuation: no weight depends on them.
 FREE_ON_RESUME = ("checkpoint_seconds", "log_every", "validate_every", "validation_samples")
 FREE_ON_RESUME_DATA = ("root", "threads", "ahead", "burst")
@@ -75,6 +78,7 @@ class Run:
     module: nn.Module
     mean: nn.Module | None
     """A copy of the module that holds the running mean of its weights, where the recipe asks for one."""
+    adversary: Adversary | None
     data: Data
     validation: Data
     log: RunLog
@@ -117,17 +121,30 @@ def train(
         module.load_state_dict(checkpoint.load_same(recipe.weights, recipe.system, config).state_dict())
     module = fabric.to_device(module.to(memory_format=torch.channels_last))
     mean = copy.deepcopy(module).requires_grad_(False) if recipe.ema else None
+    adversary = Adversary.of(system, config, [stage for stage, _ in plan], fabric)
     progress = Progress()
     optimizer_state: dict[str, Tensor] = {}
     if (folder / "last.safetensors").is_file():
         if not resume:
             raise ConfigError(f"{folder}: holds a run already, resume it or choose another folder")
-        progress, optimizer_state = restore(folder / "last.safetensors", recipe, module, mean)
+        progress, optimizer_state = restore(folder / "last.safetensors", recipe, module, mean, adversary)
     fabric.barrier()
 
     log = RunLog(folder if fabric.is_global_zero else None, progress.step, steps)
     run = Run(
-        recipe, folder, fabric, system, config, module, mean, training, validation, log, progress, stop=[]
+        recipe,
+        folder,
+        fabric,
+        system,
+        config,
+        module,
+        mean,
+        adversary,
+        training,
+        validation,
+        log,
+        progress,
+        stop=[],
     )
     if fabric.is_global_zero:
         with atomic_write(folder / "recipe.yaml") as part:
@@ -178,6 +195,11 @@ def run_stage(
     optimizer = make_optimizer(module, stage)
     restore_optimizer(optimizer, module, optimizer_state)
     wrapped, optimizer = fabric.setup(module, optimizer)
+    adversary = run.adversary if stage.critic_steps else None
+    if adversary is not None:
+        adversary_optimizer = make_optimizer(adversary.module.requires_grad_(True), stage)
+        restore_optimizer(adversary_optimizer, adversary.module, optimizer_state, ADVERSARY)
+        adversary.enter(stage, adversary_optimizer)
     run.log.say(
         f"stage {stage.name}: steps {first_step + 1}-{last_step}, {stage.optimizer}, "
         f"learning rate {stage.learning_rate:g} for a total batch of {stage.batch_size}"
@@ -202,7 +224,9 @@ def run_stage(
         seed = np.random.SeedSequence([recipe.seed, progress.step, fabric.global_rank])
         torch.manual_seed(int(seed.generate_state(1)[0]))
 
-        terms = run.system.loss(wrapped(*inputs(run.system, batch)), batch)
+        output = wrapped(*inputs(run.system, batch))
+        judged = {} if adversary is None else adversary.learn(output, batch, rate)
+        terms = losses(run, stage, output, batch)
         loss = weighted(terms, stage)
         fabric.backward(loss)
         if recipe.gradient_clip:
@@ -214,7 +238,7 @@ def run_stage(
 
         progress.step += 1
         run.log.step()
-        for name, term in {"loss": loss, **terms}.items():
+        for name, term in {"loss": loss, **terms, **judged}.items():
             sums[name] = sums[name] + term.detach() if name in sums else term.detach()
         counted += 1
         stop, last = agreed_stop(run), progress.step == last_step
@@ -224,6 +248,8 @@ def run_stage(
             seconds = time.monotonic() - clock
             progress.seconds += seconds
             rates = {"learning_rate": rate, "images_per_s": counted * stage.batch_size / seconds}
+            if adversary is not None:
+                rates |= adversary.measure(output, batch)
             record(run, sums, counted, rates)
             sums, counted, clock = {}, 0, time.monotonic()
         if validating:
@@ -261,7 +287,7 @@ def validate(run: Run, stage: Stage) -> dict[str, float]:
             with run.fabric.autocast():
                 output = module(*inputs(run.system, batch))
             count = len(batch["image"])
-            total += count * float(weighted(run.system.loss(output, batch), stage))
+            total += count * float(weighted(losses(run, stage, output, batch), stage))
             measures.update(output, batch)
         metrics = {"loss": total / samples}
         metrics |= {name: value for name, value in measures.compute().items() if isinstance(value, float)}
@@ -323,16 +349,12 @@ def make_optimizer(module: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     return torch.optim.Adadelta(groups, **common)
 
 
-def inputs(system: ModuleType, batch: dict[str, Any]) -> tuple[Tensor, ...]:
-    """The network's arguments for a batch: the image, unless the system says otherwise."""
-    return system.inputs(batch) if hasattr(system, "inputs") else (batch["image"],)
-
-
 def enter_stage(run: Run, stage: Stage) -> None:
     """Tell a network whose forward pass differs between stages which one this is."""
     for module in (run.module, run.mean):
-        if module is not None and hasattr(module, "set_stage"):
-            module.set_stage(stage)
+        set_stage: Any = getattr(module, "set_stage", None)
+        if set_stage is not None:
+            set_stage(stage)
 
 
 def set_training(module: nn.Module, stage: Stage) -> None:
@@ -342,6 +364,14 @@ def set_training(module: nn.Module, stage: Stage) -> None:
         parameters = list(part.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             part.eval()
+
+
+def losses(run: Run, stage: Stage, output: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """The system's loss terms, with the adversary's part where it takes part."""
+    terms: dict[str, Tensor] = run.system.loss(output, batch)
+    if run.adversary is not None and stage.critic_steps:
+        terms |= run.adversary.judge(output, batch)
+    return terms
 
 
 def weighted(terms: dict[str, Tensor], stage: Stage) -> Tensor:
@@ -397,13 +427,25 @@ def save(run: Run, optimizer: Any, metrics: dict[str, float], *, stage_done: boo
     tensors = dict(run.kept.state_dict())
     if run.mean is not None:
         tensors |= {f"{checkpoint.TRAINING}weights/{n}": t for n, t in run.module.state_dict().items()}
+    if run.adversary is not None:
+        state = run.adversary.module.state_dict()
+        tensors |= {f"{checkpoint.TRAINING}{ADVERSARY}{name}": tensor for name, tensor in state.items()}
     if not stage_done:
-        for name, parameter in run.module.named_parameters():
-            for key, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor):
-                    tensors[f"{checkpoint.TRAINING}optimizer/{name}/{key}"] = value
+        tensors |= optimizer_tensors(optimizer, run.module)
+        if run.adversary is not None and run.adversary.optimizer is not None:
+            tensors |= optimizer_tensors(run.adversary.optimizer, run.adversary.module, ADVERSARY)
     meta = description(run, metrics) | {"training": asdict(run.progress)}
     checkpoint.write(run.folder / "last.safetensors", tensors, meta)
+
+
+def optimizer_tensors(optimizer: Any, module: nn.Module, owner: str = "") -> dict[str, Tensor]:
+    """An optimiser's state under the names that a checkpoint gives it."""
+    return {
+        f"{checkpoint.TRAINING}optimizer/{owner}{name}/{key}": value
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
 
 
 def description(run: Run, metrics: dict[str, float]) -> dict[str, Any]:
@@ -418,15 +460,17 @@ def description(run: Run, metrics: dict[str, float]) -> dict[str, Any]:
 
 
 def restore(
-    path: Path, recipe: Recipe, module: nn.Module, mean: nn.Module | None
+    path: Path, recipe: Recipe, module: nn.Module, mean: nn.Module | None, adversary: Adversary | None
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """Fill the modules from a training checkpoint; returns where it stood and the optimiser's tensors."""
+    """Fill the modules from a training checkpoint; returns where it stood and the optimisers' tensors."""
     tensors, meta = checkpoint.read_training(path)
     check_same(meta["recipe"], recipe, path)
-    weights, raw, optimizer = {}, {}, {}
+    weights, raw, optimizer, other_side = {}, {}, {}, {}
     for name, tensor in tensors.items():
         if name.startswith(f"{checkpoint.TRAINING}weights/"):
             raw[name.removeprefix(f"{checkpoint.TRAINING}weights/")] = tensor
+        elif name.startswith(f"{checkpoint.TRAINING}{ADVERSARY}"):
+            other_side[name.removeprefix(f"{checkpoint.TRAINING}{ADVERSARY}")] = tensor
         elif name.startswith(f"{checkpoint.TRAINING}optimizer/"):
             optimizer[name.removeprefix(f"{checkpoint.TRAINING}optimizer/")] = tensor
         else:
@@ -434,6 +478,8 @@ def restore(
     checkpoint.load_into(module, weights if mean is None else raw, str(path))
     if mean is not None:
         checkpoint.load_into(mean, weights, str(path))
+    if adversary is not None:
+        checkpoint.load_into(adversary.module, other_side, str(path))
     return build(Progress, meta["training"], path.name, "training"), optimizer
 
 
@@ -454,15 +500,15 @@ def check_same(before: dict[str, Any], recipe: Recipe, path: Path) -> None:
             )
 
 
-def restore_optimizer(optimizer: Any, module: nn.Module, state: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Any, module: nn.Module, state: dict[str, Tensor], owner: str = "") -> None:
     """Give each parameter its optimiser state back, in the parameter's own memory layout.
 
     The layout matters: vectorised arithmetic rounds its remainder elements differently.
     """
     for name, parameter in module.named_parameters():
         for key, value in state.items():
-            owner, _, entry = key.rpartition("/")
-            if owner != name:
+            holder, _, entry = key.rpartition("/")
+            if holder != f"{owner}{name}":
                 continue
             if value.shape == parameter.shape:
                 value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
