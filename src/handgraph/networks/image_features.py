@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from handgraph.errors import CheckpointError, ConfigError, MissingExtraError
-from handgraph.networks.backbone import _read_state
+from handgraph.networks.backbone import read_state
 from handgraph.networks.batch_norm import BatchNorm2d
 
 BUILT_IN = ("small", "resnet18", "resnet50")
@@ -150,7 +150,7 @@ def load_features(features: ResidualFeatures, source: str) -> None:
     in it) or a repository on the hub with a `model.safetensors` ("timm/resnet50.tv_in1k"). Raises
     CheckpointError where it cannot be read or is another network.
     """
-    tensors = _read_state(source)
+    tensors = read_state(source)
     wanted = features.state_dict()
     for name, tensor in wanted.items():
         found = tensors.get(name)
