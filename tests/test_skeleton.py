@@ -65,6 +65,9 @@ GATHER = {
     "dexycb": list(range(21)),
     "rhd": [0, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17],
     "stb": [-1, 17, 18, 19, 20, 13, 14, 15, 16, 9, 10, 11, 12, 5, 6, 7, 8, 1, 2, 3, 4],
+    "stb_wrist": [0, 17, 18, 19, 20, 13, 14, 15, 16, 9, 10, 11, 12, 5, 6, 7, 8, 1, 2, 3, 4],
+    "mhp": [-1, 17, 16, 18, 19, 1, 0, 2, 3, 5, 4, 6, 7, 13, 12, 14, 15, 9, 8, 10, 11],
+    "mhp_21": [20, 17, 16, 18, 19, 1, 0, 2, 3, 5, 4, 6, 7, 13, 12, 14, 15, 9, 8, 10, 11],
     "msra": [0, 17, 18, 19, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
     "mano": [0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20],
     "nyu36": [-1, 28, 27, 25, 24, 22, 21, 19, 18, 16, 15, 13, 12, 10, 9, 7, 6, 4, 3, 1, 0],
@@ -116,7 +119,7 @@ def test_order_round_trips(order, rng):
 
 def test_incomplete_orders_are_those_without_a_wrist():
     incomplete = {name for name, order in JOINT_ORDERS.items() if not order.complete}
-    assert incomplete == {"stb", "icvl16", "nyu36", "nyu14"}
+    assert incomplete == {"stb", "mhp", "icvl16", "nyu36", "nyu14"}
     assert all(0 not in JOINT_ORDERS[name].shared for name in incomplete)
 
 

@@ -165,6 +165,23 @@ STB = _named(
     ("palm", *_outwards("little", "ring", "middle", "index", "thumb")),
     "the root is the palm centre, not the wrist",
 )
+STB_WRIST = _named(
+    "stb_wrist",
+    ("wrist", *_outwards("little", "ring", "middle", "index", "thumb")),
+    "STB with a wrist extrapolated beyond the palm centre, as papers do",
+)
+# Points as a tracker of bones names them, of each finger: middle joint, knuckle, outer joint, tip.
+_MHP_FINGERS = tuple(
+    f"{finger}_{part}"
+    for finger in ("index", "middle", "little", "ring", "thumb")
+    for part in (("mcp", "cmc", "ip", "tip") if finger == "thumb" else ("pip", "mcp", "dip", "tip"))
+)
+MHP = _named("mhp", (*_MHP_FINGERS, "palm"), "the root is the palm centre, not the wrist")
+MHP_21 = _named(
+    "mhp_21",
+    (*_MHP_FINGERS, "wrist"),
+    "MHP with the palm centre itself, or a wrist extrapolated beyond it, in the place of the wrist",
+)
 MSRA = _named("msra", ("wrist", *_outwards("index", "middle", "ring", "little", "thumb")))
 ICVL16 = _named(
     "icvl16",
@@ -208,6 +225,5 @@ INTERHAND = JointOrder(
     "one hand's block of 21 (right hand first, then left): fingers from the tip to the palm, then the wrist",
 )
 
-JOINT_ORDERS: dict[str, JointOrder] = {
-    order.name: order for order in (OPENPOSE, DEXYCB, MANO, RHD, STB, MSRA, ICVL16, NYU36, NYU14, INTERHAND)
-}
+_ORDERS = (OPENPOSE, DEXYCB, MANO, RHD, STB, STB_WRIST, MHP, MHP_21, MSRA, ICVL16, NYU36, NYU14, INTERHAND)
+JOINT_ORDERS: dict[str, JointOrder] = {order.name: order for order in _ORDERS}

@@ -1,7 +1,8 @@
 """Reading the files of datasets so that damage shows: every fault is a FormatError naming the file."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, InputError, MissingExtraError
 from handgraph.images import check_png, checked_depth, decode_image, read_depth
 
@@ -69,6 +71,75 @@ def read_color_frame(path: Path, size: tuple[int, int] | None = None) -> UInt8[n
     if size not in (None, (width, height)):
         raise FormatError(f"{path}: a picture of {width}x{height}, expected {size[0]}x{size[1]}")
     return image
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """The numbers of an 8-bit grey PNG of this (width, height)."""
+    content = read_bytes(path)
+    header = check_png(path, content)
+    if (header.width, header.height, header.bits, header.channels) != (*size, 8, 1):
+        raise FormatError(
+            f"{path}: a PNG of {header.width}x{header.height}, {header.channels} channels of "
+            f"{header.bits} bit, expected {size[0]}x{size[1]}, 1 of 8 bit"
+        )
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape != (header.height, header.width):
+        raise FormatError(f"{path}: the PNG cannot be decoded; copy it again")
+    return pixels
+
+
+def expect_numbered(path_of: Callable[[int], Path], labelled: int, labels: str, probes: int = 16) -> None:
+    """The first, last and a few files between exist, and none follows: a whole copy, of one version.
+
+    `labels` says what labels them. Raises InputError. `check` looks for every file; this is for opening.
+    """
+    for index in sorted({*np.linspace(0, labelled - 1, probes).astype(int).tolist()}):
+        path = path_of(index)
+        if not path.is_file():
+            raise InputError(
+                f"{path.parent}: {labels} labels {labelled} frames but {path.name} is not there; "
+                "the dataset is copied only in part"
+            )
+    extra = path_of(labelled)
+    if extra.is_file():
+        raise InputError(
+            f"{extra.parent}: {labels} labels {labelled} frames but {extra.name} exists; "
+            "labels and frames are of different splits or versions"
+        )
+
+
+def projection_residual(
+    camera: PinholeCamera, joints_mm: Float[np.ndarray, "n 3"], keypoints_px: Float[np.ndarray, "n 2"]
+) -> float:
+    """The largest distance in px, along an axis, of projected joints from keypoints, where both are known."""
+    known = np.isfinite(joints_mm).all(axis=-1) & np.isfinite(keypoints_px).all(axis=-1)
+    known &= np.nan_to_num(joints_mm[:, 2]) > 0
+    if not known.any():
+        return 0.0
+    return float(np.abs(camera.uvd_from_xyz(joints_mm[known])[:, :2] - keypoints_px[known]).max())
+
+
+def expect_files(folder: Path, names: Sequence[str], what: str = "labelled images") -> None:
+    """All these files below the folder exist. Raises InputError with how many do not, and the first.
+
+    By one listing a folder instead of one question a file: sets have hundreds of thousands.
+    """
+    listings: dict[str, set[str]] = {}
+    absent = []
+    for name in names:
+        parent, _, last = name.rpartition("/")
+        if parent not in listings:
+            try:
+                listings[parent] = set(os.listdir(folder / parent))
+            except (OSError, ValueError):  # ValueError: a name no file system knows
+                listings[parent] = set()
+        if last not in listings[parent]:
+            absent.append(name)
+    if absent:
+        raise InputError(
+            f"{folder}: {len(absent)} of {len(names)} {what} are not there, {absent[0][:200]!r} the first; "
+            "the dataset is copied only in part"
+        )
 
 
 def read_json(path: Path) -> Any:
@@ -159,3 +230,11 @@ def float_array(path: Path, name: str, value: Any, shape: tuple[int | None, ...]
             f"{path}: {name} is {array.dtype} of shape {array.shape}, expected numbers of ({wanted})"
         )
     return array
+
+
+def list_under(path: Path, content: Any, key: str) -> list[Any]:
+    """The list that a COCO file's content holds under a key."""
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise FormatError(f"{path}: no list under {key!r}; is it a COCO file?")
+    return found
