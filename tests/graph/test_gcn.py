@@ -4,8 +4,10 @@ import torch
 from handgraph import skeleton
 from handgraph.graph.gcn import (
     FixedGraph,
+    GlobalLocalConvolution,
     GraphConvolution,
     ParameterisedGraph,
+    Propagation,
     SimilarityGraph,
     normalised_adjacency,
 )
@@ -71,3 +73,37 @@ def test_a_parameterised_graph_starts_as_the_skeleton_and_learns_every_entry() -
     torch.matmul(graph(features), features).square().sum().backward()
     assert graph.connections.grad is not None
     assert (graph.connections.grad != 0).all()
+
+
+def test_propagation_is_equation_2_before_its_activation() -> None:
+    torch.manual_seed(0)
+    features, connections = torch.randn(2, 4, 5), torch.randn(2, 4, 4)
+    layer = Propagation(5, 3)
+    with torch.no_grad():
+        layer.transform.bias.copy_(torch.randn(3))
+    answer = layer(features, connections)
+    weight, bias = layer.transform.weight.detach(), layer.transform.bias.detach()  # (out, in)
+    for b in range(2):
+        for i in range(4):
+            total = sum(connections[b, i, j] * (weight @ features[b, j] + bias) for j in range(4))
+            assert torch.allclose(answer[b, i], total, atol=1e-5)
+    assert (answer < 0).any()
+
+
+def test_propagation_starts_as_xavier_with_gain_root_2() -> None:
+    torch.manual_seed(0)
+    weight = Propagation(300, 200).transform.weight
+    assert weight.std().item() == pytest.approx(2**0.5 * (2 / 500) ** 0.5, rel=0.02)
+
+
+def test_global_local_convolution_is_equation_4() -> None:
+    torch.manual_seed(0)
+    features, connections = torch.randn(2, 4, 5), torch.randn(4, 4)
+    related = (torch.rand(2, 4, 4) > 0.5).float()
+    layer = GlobalLocalConvolution(5, 7)
+    answer = layer(features, connections, related)
+    w_a, w_r = layer.globally.transform.weight.detach().T, layer.locally.transform.weight.detach().T
+    for b in range(2):
+        both = torch.cat([connections @ features[b] @ w_a, related[b] @ features[b] @ w_r], dim=1)
+        assert torch.allclose(answer[b], both.clamp(min=0), atol=1e-5)
+    assert answer.shape == (2, 4, 7)

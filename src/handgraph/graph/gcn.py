@@ -66,3 +66,44 @@ class ParameterisedGraph(nn.Module):
 
     def forward(self, features: Float[Tensor, "b n c"]) -> Float[Tensor, "n n"]:
         return self.connections
+
+
+class Propagation(nn.Module):
+    """Â H W + b, the rule of Doosti et al. 2020 before its activation (Kourbane & Genc 2021, Eq. 2).
+
+    Starts as Xavier with gain √2 and no bias. W need not be square, unlike that of `GraphConvolution`.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.transform = nn.Linear(inputs, outputs)
+        nn.init.xavier_uniform_(self.transform.weight, gain=2**0.5)
+        nn.init.zeros_(self.transform.bias)
+
+    def forward(
+        self, features: Float[Tensor, "b n c"], connections: Float[Tensor, "*b n n"]
+    ) -> Float[Tensor, "b n d"]:
+        """`connections` is Â: one matrix for all samples, or one for each."""
+        return torch.matmul(connections, self.transform(features))
+
+
+class GlobalLocalConvolution(nn.Module):
+    """ReLU([Â H W_A, R H W_R]) (Kourbane & Genc 2021, Eq. 4, 6 and 7).
+
+    Â is one learned matrix for all poses, R each pose's own; half of the outputs comes from either.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.globally = Propagation(inputs, outputs // 2)
+        self.locally = Propagation(inputs, outputs - outputs // 2)
+
+    def forward(
+        self,
+        features: Float[Tensor, "b n c"],
+        connections: Float[Tensor, "n n"],
+        relations: Float[Tensor, "b n n"],
+    ) -> Float[Tensor, "b n d"]:
+        """`connections` is Â, `relations` R."""
+        both = [self.globally(features, connections), self.locally(features, relations)]
+        return torch.cat(both, dim=-1).relu()
