@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from handgraph.camera import Crop
+from handgraph.datasets.boxes import keypoint_box
 from handgraph.datasets.sample import Dataset, Sample
 from handgraph.errors import ConfigError, InputError
 from handgraph.images import to_network
 from handgraph.skeleton import JOINT_NAMES
 
 MARGIN = 1.5
-"""Side of a crop over the longer side of the keypoints' box."""
+"""Side of a crop over the longer side of the hand's box."""
 
 
 class ImageCrops:
@@ -24,8 +25,8 @@ class ImageCrops:
     dataset    any colour reader of this package
     seed       of the augmentation; a sample depends on nothing but (seed, index, draw)
     size       side of the square crop in pixels
-    margin     side of the crop over the longer side of the labelled keypoints' box; None takes the window
-               that papers cut out of this dataset, and MARGIN where there is none
+    margin     side of the crop over the longer side of the hand's box (`Sample.box_px`, or that of the
+               labelled keypoints)
     augment    turn, enlarge, shift and tint each draw anew, within:
     rotation_deg, scale, shift, tint
                largest turn to either side; largest factor of the size, either way; largest shift as a part of
@@ -42,7 +43,7 @@ class ImageCrops:
         seed: int = 0,
         *,
         size: int = 128,
-        margin: float | None = None,
+        margin: float = MARGIN,
         augment: bool = True,
         rotation_deg: float = 30.0,
         scale: float = 1.25,
@@ -51,7 +52,7 @@ class ImageCrops:
     ) -> None:
         for name, value, good, expected in (
             ("size", size, size >= 8, "at least 8 pixels"),
-            ("margin", margin, margin is None or margin > 0, "more than 0"),
+            ("margin", margin, margin > 0, "more than 0"),
             ("rotation_deg", rotation_deg, 0 <= rotation_deg <= 180, "0 to 180"),
             ("scale", scale, scale >= 1, "a factor of 1 or more"),
             ("shift", shift, 0 <= shift < 1, "a part of the side, 0 to 1"),
@@ -83,13 +84,13 @@ class ImageCrops:
         return colour_batch(np.stack(images), labels)
 
     def _crop(self, sample: Sample, random: np.random.Generator) -> Crop:
-        if self.margin is None and sample.box_px is not None:
-            x, y, w, h = (float(value) for value in sample.box_px)
-            side = max(w, h)
-        else:
-            x, y, w, h = keypoint_box(sample)
-            side = (self.margin or MARGIN) * max(w, h)
-        rotation = 0.0
+        box = keypoint_box(sample.keypoints_px) if sample.box_px is None else sample.box_px
+        if box is None:
+            raise InputError(
+                f"{sample.source} (frame {sample.frame}): too few keypoints are labelled to find a box"
+            )
+        x, y, w, h = (float(value) for value in box)
+        side, rotation = self.margin * max(w, h), 0.0
         center = np.array([x + (w - 1) / 2, y + (h - 1) / 2])
         if self.augment:
             rotation = np.deg2rad(random.uniform(-self.rotation_deg, self.rotation_deg))
@@ -108,20 +109,6 @@ class ImageCrops:
         gains = (1 + self.tint * random.uniform(-1, 1)) * (1 + self.tint / 2 * random.uniform(-1, 1, 3))
         table = np.clip(np.rint(np.arange(256)[:, None] * gains), 0, 255).astype(np.uint8)
         return np.stack([table[:, channel][image[..., channel]] for channel in range(3)], axis=-1)
-
-
-def keypoint_box(sample: Sample) -> tuple[float, float, float, float]:
-    """x, y, w, h of the labelled keypoints in pixels. Raises InputError where there are too few."""
-    known = sample.keypoints_px[np.isfinite(sample.keypoints_px).all(axis=-1)].astype(np.float64)
-    if len(known) < 2:
-        raise InputError(
-            f"{sample.source} (frame {sample.frame}): too few keypoints are labelled to find a box"
-        )
-    low, high = known.min(axis=0), known.max(axis=0)
-    w, h = high - low + 1
-    if max(w, h) < 2:
-        raise InputError(f"{sample.source} (frame {sample.frame}): all keypoints lie in one place")
-    return float(low[0]), float(low[1]), float(w), float(h)
 
 
 def crop_labels(sample: Sample, crop: Crop) -> dict[str, Any]:

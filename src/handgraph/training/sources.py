@@ -73,7 +73,7 @@ class Reused:
     def __init__(self, synthesizer: Any, samples: int, uses: int) -> None:
         self.synthesizer, self.samples, self.uses = synthesizer, samples, uses
         self._drawn: dict[int, Sample] = {}
-        self._crops = ImageCrops(self, synthesizer.seed, size=synthesizer.size)
+        self._crops = ImageCrops(self, synthesizer.seed, size=synthesizer.size, margin=1.0)
 
     def __len__(self) -> int:
         return self.samples
