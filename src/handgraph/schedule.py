@@ -33,6 +33,8 @@ class Stage:
     """Factor of each named term of the system's loss. A term not named here is reported, not trained on."""
     mode: str = ""
     """For networks whose forward pass differs from phase to phase: their `set_stage` reads it."""
+    critic_steps: int = 0
+    """Steps of the system's adversary, on the same batch, before each of ours; with 0 it takes no part."""
     optimizer: Optimizer = "adam"
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -51,6 +53,7 @@ class Stage:
             ("epochs", self.epochs > 0, "more than 0"),
             ("batch_size", self.batch_size > 0, "more than 0"),
             ("learning_rate", self.learning_rate > 0, "more than 0"),
+            ("critic_steps", self.critic_steps >= 0, "0 or more"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("decay", 0 < self.decay <= 1, "a factor in (0, 1]"),
             ("warmup", 0 <= self.warmup < 1, "a fraction in [0, 1)"),

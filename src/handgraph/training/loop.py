@@ -3,8 +3,8 @@
 A system brings `Config`, `loss(output, batch)`, `stages(config)` and what `Measures` asks for; a `Recipe`
 says the rest. Where the network takes more than the batch's `image`, the system's `inputs(batch)` gives its
 arguments; `prepare(module, stage, data, config)` is called before a stage, to fill what is computed from the
-training data rather than learned; and a module with `set_stage(stage)` is told which stage it is in. What a system that is trained
-against an adversary brings besides stands in `adversary`.
+training data rather than learned; and a module with `set_stage(stage)` is told which stage it is in. What a
+system brings that is trained against an adversary stands in `adversary`.
 
 What a step does depends on the recipe and the step's number alone: its samples are a range of positions of
 the data's stream, and the generators of random numbers are seeded anew by the step. So a run that was killed
@@ -282,6 +282,8 @@ def validate(run: Run, stage: Stage) -> dict[str, float]:
             np.arange(start, min(start + VALIDATION_BATCH, samples))
             for start in range(0, samples, VALIDATION_BATCH)
         )
+        if run.adversary is not None:
+            run.adversary.module.eval()
         total, measures = 0.0, Measures(run.system)
         for batch in load(run, run.validation, positions, shuffled=False):
             with run.fabric.autocast():
