@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from handgraph.camera import PinholeCamera
@@ -85,8 +86,8 @@ def run_models(args: argparse.Namespace) -> Answer:
             {
                 "name": name,
                 "paper": " ".join(described.split("\n\n")[0].split()) or " ".join(title.split()),
-                "input": "depth frame (crop of 96x96, mm)",
-                "outputs": "21 joints in 3D (mm) and in the image (px), with confidences",
+                "input": "photograph (RGB)" if system.INPUT == "colour" else "depth frame (mm)",
+                "outputs": _outputs(system),
                 "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
                 "weights": str(shipped) if shipped.is_file() else None,
                 "trained_on": read_meta(shipped).get("trained_on") if shipped.is_file() else None,
@@ -99,6 +100,19 @@ def run_models(args: argparse.Namespace) -> Answer:
         for row in rows
     ]
     return Answer(rows, "\n".join(lines))
+
+
+def _outputs(system: ModuleType) -> str:
+    """What a system answers, in words."""
+    what = ["21 keypoints in the image (px)"]
+    if hasattr(system, "joints_mm"):
+        what.append("21 joints in 3D (mm)")
+    elif hasattr(system, "relative_mm"):
+        unit = "hand lengths" if hasattr(system, "SCALE_BONE") else "mm"
+        what.append(f"21 joints in 3D about the wrist ({unit})")
+    if hasattr(system, "vertices_mm"):
+        what.append("mesh")
+    return ", ".join(what) + ", with confidences"
 
 
 def run_predict(args: argparse.Namespace) -> Answer:
