@@ -13,6 +13,9 @@ from jaxtyping import Float, Num
 
 from handgraph.errors import InputError
 
+MARGIN = 1.5
+"""Side of a colour crop over the longer side of the hand's box, where nobody says otherwise."""
+
 
 @dataclass(frozen=True)
 class PinholeCamera:

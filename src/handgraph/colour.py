@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from handgraph.camera import Crop, PinholeCamera
-from handgraph.datasets.image_crops import MARGIN
+from handgraph.camera import MARGIN, Crop, PinholeCamera
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.hand import Hand, Side
 from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE, to_network

@@ -8,15 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
-from handgraph.camera import Crop
+from handgraph.camera import MARGIN, Crop
 from handgraph.datasets.boxes import keypoint_box
 from handgraph.datasets.sample import Dataset, Sample
 from handgraph.errors import ConfigError, InputError
 from handgraph.images import to_network
 from handgraph.skeleton import JOINT_NAMES
-
-MARGIN = 1.5
-"""Side of a crop over the longer side of the hand's box."""
 
 
 class ImageCrops:

@@ -1,7 +1,4 @@
-"""Training: recipes, the staged loop, checkpoints that resume exactly."""
+"""Training: `recipe.load_recipe`, the staged `loop.train`, `checkpoint`s that resume exactly.
 
-from handgraph.training.checkpoint import load_system, save_weights
-from handgraph.training.loop import train
-from handgraph.training.recipe import Recipe, load_recipe, shipped_recipes
-
-__all__ = ["Recipe", "load_recipe", "load_system", "save_weights", "shipped_recipes", "train"]
+Nothing is imported here: whoever only loads weights does not wait for the training engine.
+"""
