@@ -1,18 +1,25 @@
 """Reading the files of datasets so that damage shows: every fault is a FormatError naming the file."""
 
+import io
 import json
 import os
-from collections.abc import Callable, Sequence
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from jaxtyping import Float, UInt8
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, InputError, MissingExtraError
 from handgraph.images import check_png, checked_depth, decode_image, read_depth
+
+_MAX_ARRAY_BYTES = 512_000_000
 
 
 def read_bytes(path: Path) -> bytes:
@@ -88,10 +95,13 @@ def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     return pixels
 
 
-def expect_numbered(path_of: Callable[[int], Path], labelled: int, labels: str, probes: int = 16) -> None:
+def expect_numbered(
+    path_of: Callable[[int], Path], labelled: int, labels: str, probes: int = 16, extra: int | None = None
+) -> None:
     """The first, last and a few files between exist, and none follows: a whole copy, of one version.
 
-    `labels` says what labels them. Raises InputError. `check` looks for every file; this is for opening.
+    `labels` says what labels them; `extra` is the first number that must not be there (by default the one
+    after the last). Raises InputError. `check` looks for every file; this is for opening.
     """
     for index in sorted({*np.linspace(0, labelled - 1, probes).astype(int).tolist()}):
         path = path_of(index)
@@ -100,10 +110,10 @@ def expect_numbered(path_of: Callable[[int], Path], labelled: int, labels: str, 
                 f"{path.parent}: {labels} labels {labelled} frames but {path.name} is not there; "
                 "the dataset is copied only in part"
             )
-    extra = path_of(labelled)
-    if extra.is_file():
+    beyond = path_of(labelled if extra is None else extra)
+    if beyond.is_file():
         raise InputError(
-            f"{extra.parent}: {labels} labels {labelled} frames but {extra.name} exists; "
+            f"{beyond.parent}: {labels} labels {labelled} frames but {beyond.name} exists; "
             "labels and frames are of different splits or versions"
         )
 
@@ -149,6 +159,53 @@ def read_json(path: Path) -> Any:
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "nested too deep"
         raise FormatError(f"{path}: not readable JSON ({reason}); copy it again") from error
+
+
+class _Yaml(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Plain values only; Python's tuples, which some calibrations name, are lists."""
+
+
+_Yaml.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; no tag can make anything but plain values. Raises FormatError."""
+    try:
+        content = yaml.load(read_bytes(path), Loader=_Yaml)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise FormatError(f"{path}: not readable YAML ({reason}); copy it again") from error
+    if not isinstance(content, dict):
+        raise FormatError(f"{path}: holds {type(content).__name__}, expected keys and values")
+    return content
+
+
+def read_npz(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, np.ndarray]:
+    """Named arrays of numbers of these shapes from an .npz; nothing in it is unpickled.
+
+    Each array's checksum is verified by reading it; other arrays of the file are not looked at.
+    """
+    content = read_bytes(path)
+    arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for name, shape in shapes.items():
+                if archive.getinfo(f"{name}.npy").file_size > _MAX_ARRAY_BYTES:
+                    raise FormatError(f"{path}: {name} is larger than any label")
+                with archive.open(f"{name}.npy") as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                arrays[name] = float_array(path, name, array, shape)
+    except KeyError as error:
+        raise FormatError(f"{path}: holds no array {str(error)[:60]}") from error
+    except (
+        zipfile.BadZipFile, zlib.error, ValueError, SyntaxError, TypeError, EOFError, OSError, MemoryError,
+        NotImplementedError, RuntimeError, OverflowError, struct.error,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:100]
+        raise FormatError(f"{path}: damaged .npz ({reason}); copy it again") from error
+    return arrays
 
 
 def number_array(path: Path, name: str, value: Any, shape: Sequence[int | None]) -> np.ndarray:

@@ -1,0 +1,217 @@
+"""FreiHAND (Zimmermann et al. 2019): right hands with MANO fits, 224x224, four backgrounds a frame.
+
+Layout, as it is unpacked:
+
+    FreiHAND_pub_v2/training/rgb/00000000.jpg … 00130239.jpg, mask/00000000.jpg …
+    FreiHAND_pub_v2/evaluation/rgb/00000000.jpg … 00003959.jpg
+    FreiHAND_pub_v2/training_{K,xyz,mano,verts}.json, evaluation_{K,scale}.json
+    evaluation_{xyz,mano,verts}.json    of the later release of the evaluation set's labels
+
+32560 labels, each seen with four backgrounds: picture i shows label i mod 32560. Metres in the camera frame.
+"""
+
+import json
+import mmap
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from handgraph.camera import PinholeCamera
+from handgraph.datasets.files import expect_numbered, number_array, read_color_frame, read_json
+from handgraph.datasets.mano_labels import axis_angle_pose, global_rotation, load_models
+from handgraph.datasets.sample import Sample
+from handgraph.errors import ConfigError, FormatError, InputError
+from handgraph.skeleton import OPENPOSE
+
+SIZE = (224, 224)
+BACKGROUNDS = ("gs", "hom", "sample", "auto")
+"""Green screen, then three ways of putting another background behind: the order of the pictures."""
+SPLITS = ("train", *(f"train_{background}" for background in BACKGROUNDS), "test")
+FRAMES = {"train": 130240, **{f"train_{name}": 32560 for name in BACKGROUNDS}, "test": 3960}
+_FARTHEST_M = 5.0
+
+
+class Freihand:
+    """Random access to one split of FreiHAND.
+
+    root      FreiHAND_pub_v2 (or _v1), or the folder that holds it
+    split     train: all four backgrounds; train_gs, train_hom, train_sample, train_auto: one of them;
+              test: the evaluation set, whose labels came in a later release
+    box       keypoints: the keypoints' box; image: the whole picture, which already is a crop (with margin 1)
+    vertices  give the labelled mesh (`*_verts.json`, 1.5 GB for training, read where it lies)
+    mano      a folder or file of MANO (yours), for `Sample.pose`. The labelled rotation of the whole hand is
+              not in the camera frame, so it is found from the labelled palm
+
+    Raises InputError for a wrong root, an incomplete copy or a release without labels, FormatError for
+    damaged files.
+    """
+
+    name = "freihand"
+    order = OPENPOSE
+    joints = tuple(range(21))
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        *,
+        box: Literal["keypoints", "image"] = "keypoints",
+        vertices: bool = False,
+        mano: str | Path | None = None,
+    ) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"freihand: no split {split!r}; there are {', '.join(SPLITS)}")
+        if box not in ("keypoints", "image"):
+            raise ConfigError(f"freihand: box is {box!r}, expected keypoints or image")
+        self.split, self.box = split, box
+        part = "evaluation" if split == "test" else "training"
+        self.root = _find(Path(root), part)
+        self.folder = self.root / part / "rgb"
+        xyz_path = self.root / f"{part}_xyz.json"
+        if part == "evaluation" and not xyz_path.is_file():
+            raise InputError(
+                f"{self.root}: evaluation_xyz.json is not there; the evaluation set's labels are a later "
+                "release, unpack FreiHAND_pub_v2_eval over it"
+            )
+        xyz = number_array(xyz_path, "the list", read_json(xyz_path), (None, 21, 3))
+        if not len(xyz):
+            raise FormatError(f"{xyz_path}: holds no label")
+        behind = (xyz[..., 2] <= 0).any(axis=1) | (np.abs(xyz) > _FARTHEST_M).any(axis=(1, 2))
+        if behind.any():
+            raise FormatError(f"{xyz_path}: label {int(behind.argmax())} is not before the camera, in metres")
+        self._joints: Float32[np.ndarray, "n 21 3"] = (1000 * xyz).astype(np.float32)
+        self._k = self._list(part, "K", (3, 3))
+        self._models = load_models(mano, tips="freihand")
+        mano_path = self.root / f"{part}_mano.json"
+        self._mano: np.ndarray | None = None
+        if mano_path.is_file() or self._models:
+            self._mano = self._list(part, "mano", (1, 61))[:, 0].astype(np.float32)
+        self._vertices = _JsonRows(self.root / f"{part}_verts.json") if vertices else None
+        if self._vertices is not None and len(self._vertices) != len(xyz):
+            raise self._unlike(self._vertices.path, len(self._vertices))
+        copies = {"test": 1, "train_gs": 1, "train_hom": 2, "train_sample": 3}.get(split, 4)
+        self._first = (copies - 1) * len(xyz) if split.startswith("train_") else 0
+        last = copies * len(xyz)
+        if (
+            part == "training"
+        ):  # further backgrounds may follow those of this split, but not beyond the fourth
+            expect_numbered(self._path, last, f"{xyz_path.name} (x {copies} backgrounds)", extra=4 * len(xyz))
+        else:
+            expect_numbered(self._path, last, xyz_path.name)
+        self._length = last - self._first
+
+    def __len__(self) -> int:
+        return self._length
+
+    def image_path(self, index: int) -> Path:
+        """The JPEG of a frame of this split, counted from 0."""
+        return self._path(self._first + index)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
+        index = range(len(self))[index]
+        path, label = self.image_path(index), (self._first + index) % len(self._joints)
+        joints = self._joints[label]
+        camera = self._camera(label)
+        pose = shape = None
+        if self._mano is not None:
+            shape = self._mano[label, 48:58]
+            if "right" in self._models:
+                model = self._models["right"]
+                turn = global_rotation(model, shape.astype(np.float64), joints)
+                pose = axis_angle_pose(model, turn, self._mano[label, 3:48], principal=False)
+        vertices = None
+        if self._vertices is not None:
+            row = number_array(self._vertices.path, f"label {label}", self._vertices[label], (778, 3))
+            vertices = 1000 * row
+        return Sample(
+            frame=path.name,
+            source=path,
+            order=OPENPOSE,
+            keypoints_px=camera.uvd_from_xyz(joints)[:, :2],
+            joints_mm=joints,
+            image=read_color_frame(path, SIZE),
+            camera=camera,
+            side="right",
+            box_px=np.array([0.0, 0.0, *SIZE]) if self.box == "image" else None,
+            vertices_mm=vertices,
+            pose=pose,
+            shape=shape,
+        )
+
+    def scale_mm(self, index: int) -> float:
+        """The length that FreiHAND gives for scale: the middle finger's first bone."""
+        joints = self._joints[(self._first + range(len(self))[index]) % len(self._joints)]
+        return float(np.linalg.norm(joints[10] - joints[9]))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.jpg"
+
+    def _camera(self, label: int) -> PinholeCamera:
+        k = self._k[label]
+        try:
+            return PinholeCamera(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]))
+        except InputError as error:
+            raise FormatError(f"{self.root}: K of label {label}: {error}") from error
+
+    def _list(self, part: str, kind: str, shape: tuple[int, ...]) -> Float[np.ndarray, "n ..."]:
+        path = self.root / f"{part}_{kind}.json"
+        array = number_array(path, "the list", read_json(path), (None, *shape))
+        if len(array) != len(self._joints):
+            raise self._unlike(path, len(array))
+        if kind == "K" and np.abs(array[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] - [0, 0, 0, 0, 1]).max() > 1e-6:
+            raise FormatError(f"{path}: a K that is no camera's (skew, or a last row other than 0 0 1)")
+        return array
+
+    def _unlike(self, path: Path, found: int) -> FormatError:
+        return FormatError(
+            f"{path}: {found} labels, but {len(self._joints)} in the xyz beside it; the files are of "
+            "different versions"
+        )
+
+
+class _JsonRows:
+    """The items of a JSON list of lists of lists, parsed one at a time; where each begins is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise InputError(f"{path}: no such file (a dataset copied only in part lacks some)")
+        with path.open("rb") as file:
+            if path.stat().st_size < 2:
+                raise FormatError(f"{path}: the file is empty")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                starts = [match.end() - 1 for match in re.finditer(rb"\]\s*\]\s*,\s*\[(?=\s*\[)", content)]
+                head, tail = re.match(rb"\s*\[\s*(?=\[)", content), content[-64:].rstrip()
+        if head is None or not re.search(rb"\]\s*\]\s*\]$", tail):
+            raise FormatError(f"{path}: no whole JSON list of labels; copy it again")
+        # A start is the opening bracket of its item.
+        self._starts = np.array([head.end(), *starts], dtype=np.int64)
+        self._end = path.stat().st_size
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Any:
+        start = int(self._starts[index])
+        end = int(self._starts[index + 1]) if index + 1 < len(self) else self._end
+        with self.path.open("rb") as file:
+            file.seek(start)
+            text = file.read(end - start)
+        try:
+            return json.JSONDecoder().raw_decode(text.decode("ascii"))[0]
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"{self.path}: label {index} is damaged; copy it again") from error
+
+
+def _find(root: Path, part: str) -> Path:
+    for folder in (root, root / "FreiHAND_pub_v2", root / "FreiHAND_pub_v1"):
+        if (folder / part / "rgb").is_dir():
+            return folder
+    other = {"training": "evaluation", "evaluation": "training"}[part]
+    if (root / other / "rgb").is_dir():
+        raise InputError(f"{root}: holds {other} but no {part}/rgb; the dataset is copied only in part")
+    raise InputError(f"{root}: no folder {part}/rgb; give FreiHAND_pub_v2 or the folder that holds it")
