@@ -79,6 +79,11 @@ def colour_batch(size: int = 64) -> dict[str, Any]:
 
 CASES = {
     "jgr_p2o": Case({"width": 16, "input_size": 32, "hourglasses": 1}, depth_batch),
+    "cpm": Case({"width": 16, "input_size": 64, "stages": 2, "stride": 4, "norm": True}, colour_batch),
+    "hourglass": Case(
+        {"width": 16, "input_size": 64, "stacks": 2, "depth": 2, "form": "compact", "growth": 8}, colour_batch
+    ),
+    "hybrid_gcn": Case({"width": 8, "hidden": 32, "input_size": 64}, colour_batch),
 }
 
 

@@ -5,12 +5,14 @@ convolutions in the later stages or with three 3×3 in the place of each. Where 
 published with AGMN decides: 3×3 convolutions in stage 1, nothing between the three 3×3 of a block.
 """
 
-from typing import Literal, cast
+from dataclasses import asdict, dataclass
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from handgraph.errors import ConfigError
 from handgraph.networks.hourglass import ConvNorm
 
 Kernel = Literal[3, 7]
@@ -18,6 +20,41 @@ Kernel = Literal[3, 7]
 # Channels of VGG-19's convolutions up to conv4_4; each tuple but the last ends in a max-pool.
 VGG19_WIDTHS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512))
 PAPER_WIDTH = 128
+
+
+@dataclass(frozen=True)
+class PoseMachineShape:
+    """How many stages of which size. Raises `ConfigError` for what cannot be built."""
+
+    stages: int = 6
+    """Stages, each with its own supervision."""
+    kernel: Kernel = 3
+    """7×7 convolutions in stages 2 and on, or three 3×3 in the place of each (Kong et al.)."""
+    width: int = PAPER_WIDTH
+    """Channels of the features; VGG-19's own widths are scaled with it."""
+    stride: Literal[4, 8] = 8
+    """Pixels of the image to a cell of the maps: 368 → 46, or for small crops 128 → 32."""
+    norm: bool = False
+    """Batch normalisation after every convolution. The paper's has none and starts from ImageNet weights."""
+
+    def __post_init__(self) -> None:
+        if self.stages < 1:
+            raise ConfigError(f"stages is {self.stages}, expected 1 or more")
+        if self.kernel not in get_args(Kernel):
+            raise ConfigError(f"kernel is {self.kernel}, expected 7, or 3 for three 3×3 in its place")
+        if self.width < 8 or self.width % 8:
+            raise ConfigError(f"width is {self.width}, expected a multiple of 8")
+        if self.stride not in (4, 8):
+            raise ConfigError(f"stride is {self.stride}, expected 4 or 8")
+
+    def check_input(self, size: int) -> None:
+        """Raise ConfigError for an image of a side that is no whole number of cells."""
+        if size < self.stride or size % self.stride:
+            raise ConfigError(f"input_size is {size}, expected a multiple of stride {self.stride}")
+
+    def build(self, maps: int) -> "PoseMachine":
+        """The network with `maps` output maps, freshly initialised."""
+        return PoseMachine(maps, **asdict(self))
 
 
 class Conv(nn.Module):

@@ -2,10 +2,13 @@
 
 from types import ModuleType
 
-from handgraph.systems import jgr_p2o
+from handgraph.systems import cpm, hourglass, hybrid_gcn, jgr_p2o
 
 SYSTEMS: dict[str, ModuleType] = {
     "jgr_p2o": jgr_p2o,
+    "cpm": cpm,
+    "hourglass": hourglass,
+    "hybrid_gcn": hybrid_gcn,
 }
 
 

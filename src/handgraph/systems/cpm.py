@@ -8,7 +8,7 @@ Coordinates are `uv` of a colour `Crop`: 0 at the first pixel centre, 1 at the l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from handgraph.errors import ConfigError
 from handgraph.hand import Hand
 from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
 from handgraph.networks.backbone import load_vgg19
-from handgraph.networks.cpm import PAPER_WIDTH, Kernel, PoseMachine
+from handgraph.networks.cpm import PAPER_WIDTH, Kernel, PoseMachineShape
 from handgraph.networks.heatmaps import Decode, PeakConfidence, keypoints_uv, squared_error
 from handgraph.schedule import Stage
 
@@ -53,23 +53,19 @@ class Config:
     def __post_init__(self) -> None:
         if self.joints < 1:
             raise ConfigError(f"joints is {self.joints}, expected 1 or more")
-        if self.stages < 1:
-            raise ConfigError(f"stages is {self.stages}, expected 1 or more")
-        if self.kernel not in (3, 7):
-            raise ConfigError(f"kernel is {self.kernel}, expected 7, or 3 for three 3×3 in its place")
-        if self.width < 8 or self.width % 8:
-            raise ConfigError(f"width is {self.width}, expected a multiple of 8")
-        if self.stride not in (4, 8):
-            raise ConfigError(f"stride is {self.stride}, expected 4 or 8")
-        if self.input_size < self.stride or self.input_size % self.stride:
-            raise ConfigError(f"input_size is {self.input_size}, expected a multiple of stride {self.stride}")
-        if self.decode not in ("argmax", "local"):
-            raise ConfigError(f"decode is '{self.decode}', expected one of argmax, local")
+        if self.decode not in get_args(Decode):
+            raise ConfigError(f"decode is '{self.decode}', expected one of {', '.join(get_args(Decode))}")
+        self.shape.check_input(self.input_size)
         if self.pretrained is not None and (self.width != PAPER_WIDTH or self.norm):
             raise ConfigError(
                 f"pretrained: VGG-19's weights fit width {PAPER_WIDTH} without norm, "
                 f"found width {self.width}, norm {str(self.norm).lower()}"
             )
+
+    @property
+    def shape(self) -> PoseMachineShape:
+        """The network's part of the configuration."""
+        return PoseMachineShape(self.stages, self.kernel, self.width, self.stride, self.norm)
 
     def build(self) -> "Cpm":
         """The network, freshly initialised."""
@@ -93,18 +89,11 @@ class Cpm(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.machine = PoseMachine(
-            config.joints,
-            config.stages,
-            kernel=config.kernel,
-            width=config.width,
-            stride=config.stride,
-            norm=config.norm,
-        )
+        self.network = config.shape.build(config.joints)
         self.confidence = PeakConfidence()
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
-        maps = self.machine(image)
+        maps = self.network(image)
         uv = keypoints_uv(maps[-1], self.config.input_size, self.config.decode)
         return Output(maps, uv, self.confidence(maps[-1]))
 
@@ -112,7 +101,7 @@ class Cpm(nn.Module):
 def prepare(module: Cpm, stage: Stage, data: Any, config: Config) -> None:
     """Before training starts: fill the trunk with VGG-19's weights where the configuration names them."""
     if config.pretrained is not None and stage.name == stages(config)[0].name:
-        load_vgg19(module.machine.features.trunk, config.pretrained)
+        load_vgg19(module.network.features.trunk, config.pretrained)
 
 
 def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
