@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handgraph.datasets import icvl, msra, nyu, synthetic
+from handgraph.datasets import coco_wholebody, icvl, mpii_nzsl, msra, nyu, panoptic, synthetic, user_folder
 from handgraph.datasets.check import check_split, summary
 from handgraph.datasets.depth_crops import DepthCrops
 from handgraph.datasets.image_crops import ImageCrops
@@ -31,6 +31,10 @@ _DATASETS = {
     "nyu": _Entry(nyu.Nyu, nyu.SPLITS, ("train", "test"), nyu.FRAMES),
     "icvl": _Entry(icvl.Icvl, icvl.SPLITS, ("train", "test_seq_1", "test_seq_2"), icvl.FRAMES),
     "msra": _Entry(msra.Msra, msra.SPLITS, msra.SUBJECTS, msra.FRAMES),
+    "panoptic": _Entry(panoptic.Panoptic, panoptic.SPLITS, ("all",), panoptic.FRAMES),
+    "mpii_nzsl": _Entry(mpii_nzsl.MpiiNzsl, mpii_nzsl.SPLITS, ("train", "test"), mpii_nzsl.FRAMES),
+    "coco_wholebody": _Entry(coco_wholebody.CocoWholeBody, coco_wholebody.SPLITS, coco_wholebody.SPLITS, {}),
+    "folder": _Entry(user_folder.UserFolder, user_folder.SPLITS, ("all",), {}),
     "synthetic": _Entry(synthetic.Synthetic, synthetic.SPLITS, ("all",), {}),
 }
 

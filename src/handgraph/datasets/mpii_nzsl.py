@@ -1,4 +1,4 @@
-"""CMU hand_labels (Simon et al. 2017): hands of MPII photographs and New Zealand sign language, clicked in 2D.
+"""CMU hand_labels (Simon et al. 2017): hands of MPII and of New Zealand sign language (NZSL), clicked in 2D.
 
 Layout, as it is unpacked:
 
@@ -66,7 +66,7 @@ class MpiiNzsl:
         return self.folder / self.frames[index]
 
     def head_size_px(self, index: int) -> float | None:
-        """The head's size that PCKh measures in (threshold 0.7 of it in Simon et al.); None where not given."""
+        """The head's size, which PCKh measures in (Simon et al.: 0.7 of it); None where not given."""
         path = self.image_path(index).with_suffix(".json")
         value = _label(path).get("head_size")
         return None if value is None else float(number_array(path, "head_size", value, ()))
@@ -108,7 +108,7 @@ def _find(root: Path, split: str) -> Path:
         if folder.is_dir():
             return folder
     raise InputError(
-        f"{root}: no folder {within.name} or {within}; give the folder {within.parent} or the one that holds it"
+        f"{root}: no folder {within.name} or {within}; give the folder {within.parent} or the one around it"
     )
 
 
@@ -120,7 +120,9 @@ def _pairs(folder: Path) -> list[str]:
     bare = [name for name in pictures if Path(name).stem not in labels]
     unseen = sorted(labels - {Path(name).stem for name in pictures})
     if bare:
-        raise InputError(f"{folder}: {len(bare)} of {len(pictures)} pictures have no label, {bare[0]} the first")
+        raise InputError(
+            f"{folder}: {len(bare)} of {len(pictures)} pictures have no label, {bare[0]} the first"
+        )
     if unseen:
         raise InputError(
             f"{folder}: {len(unseen)} of {len(labels)} labels have no picture, {unseen[0]}.json the first; "

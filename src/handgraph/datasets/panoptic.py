@@ -1,4 +1,4 @@
-"""CMU Panoptic hands (Simon et al. 2017, "hand143_panopticdb"): 14817 right hands in 2D, seen in the Panoptic dome.
+"""CMU Panoptic hands (Simon et al. 2017): 14817 right hands in 2D, seen in the Panoptic dome.
 
 Layout, as it is unpacked:
 
@@ -28,7 +28,7 @@ PROTOCOLS = {
     "70/15/15": {"train": 0.7, "validation": 0.15, "test": 0.15},
     "80/10/10": {"train": 0.8, "validation": 0.1, "test": 0.1},
 }
-"""Shares of the papers' random splits: 70/15/15 in R-MGMN (3.5.1) and SIA-GCN (5.4), 80/10/10 in AGMN (4.5.1)."""
+"""The papers' random splits: 70/15/15 in R-MGMN (dissertation 3.5) and SIA-GCN, 80/10/10 in AGMN (4.5)."""
 SPLITS = ("train", "validation", "test", "all")
 FRAMES = {"train": 10372, "validation": 2222, "test": 2223, "all": 14817}
 """Sizes under 70/15/15."""
@@ -36,7 +36,7 @@ DIGESTS = {
     "70/15/15": {"train": "7d5a26e895895f7d", "validation": "5e0efd970c79f384", "test": "aaffe7af20354d8e"},
     "80/10/10": {"train": "6921d7d66b834b15", "validation": "069d810cb4b24cd8", "test": "901ecb3cc9b4f62b"},
 }
-"""`splits.digest` of the image names of each part for seed 0: two copies that agree here compare like with like."""
+"""`splits.digest` of the image names of each part for seed 0: copies that agree compare like with like."""
 _FOLDER = "hand143_panopticdb"
 
 
@@ -131,10 +131,14 @@ def _labels(
             raise FormatError(f"{path}: entry {number} lacks img_paths or joint_self")
         name = entry["img_paths"]
         if not isinstance(name, str) or name.startswith(("/", "\\")) or ".." in name.split("/"):
-            raise FormatError(f"{path}: entry {number}: img_paths is {str(name)[:60]!r}, expected imgs/NAME.jpg")
+            raise FormatError(
+                f"{path}: entry {number}: img_paths is {str(name)[:60]!r}, expected imgs/NAME.jpg"
+            )
         points.append(number_array(path, f"entry {number}: joint_self", entry["joint_self"], (21, 3)))
         if "img_width" in entry and "img_height" in entry:
-            size = number_array(path, f"entry {number}: size", [entry["img_width"], entry["img_height"]], (2,))
+            size = number_array(
+                path, f"entry {number}: size", [entry["img_width"], entry["img_height"]], (2,)
+            )
             sizes.append((int(size[0]), int(size[1])))
         else:
             sizes.append(None)

@@ -7,9 +7,13 @@ reader must give back. The pictures are noise with a drawn hand; nothing comes f
 from collections.abc import Callable
 from typing import Any
 
-from handgraph.datasets.layouts import rhd
+from handgraph.datasets.layouts import coco_wholebody, mpii_nzsl, panoptic, rhd, user_folder
 
 WRITERS: dict[str, Callable[..., Any]] = {
+    "panoptic": panoptic.write,
+    "mpii_nzsl": mpii_nzsl.write,
+    "coco_wholebody": coco_wholebody.write,
+    "folder": user_folder.write,
     "rhd": rhd.write,
 }
 """`write(root, seed=0, …) -> truth` by dataset."""
