@@ -99,11 +99,14 @@ def test_propagation_starts_as_xavier_with_gain_root_2() -> None:
 def test_global_local_convolution_is_equation_4() -> None:
     torch.manual_seed(0)
     features, connections = torch.randn(2, 4, 5), torch.randn(4, 4)
-    related = (torch.rand(2, 4, 4) > 0.5).float()
+    classes = torch.tensor([[0, 1, 0, 0], [2, 2, 3, 3]])
+    related = (classes[:, :, None] == classes[:, None, :]).float()
     layer = GlobalLocalConvolution(5, 7)
     answer = layer(features, connections, related)
     w_a, w_r = layer.globally.transform.weight.detach().T, layer.locally.transform.weight.detach().T
     for b in range(2):
-        both = torch.cat([connections @ features[b] @ w_a, related[b] @ features[b] @ w_r], dim=1)
+        # Equation 1 of the graph without its self loops.
+        scaled = normalised_adjacency(related[b] - torch.eye(4))
+        both = torch.cat([connections @ features[b] @ w_a, scaled @ features[b] @ w_r], dim=1)
         assert torch.allclose(answer[b], both.clamp(min=0), atol=1e-5)
     assert answer.shape == (2, 4, 7)

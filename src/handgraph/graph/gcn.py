@@ -90,7 +90,9 @@ class Propagation(nn.Module):
 class GlobalLocalConvolution(nn.Module):
     """ReLU([Â H W_A, R H W_R]) (Kourbane & Genc 2021, Eq. 4, 6 and 7).
 
-    Â is one learned matrix for all poses, R each pose's own; half of the outputs comes from either.
+    Â is one learned matrix for all poses, R each pose's own, of 0 and 1; each gives half of the outputs.
+    R is scaled as Eq. 1 scales a graph, by its joints' degrees: as it stands, a fist whose 21 joints are all
+    related would have features 21 times those of joints apart, and twice over in two layers.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -105,5 +107,7 @@ class GlobalLocalConvolution(nn.Module):
         relations: Float[Tensor, "b n n"],
     ) -> Float[Tensor, "b n d"]:
         """`connections` is Â, `relations` R."""
-        both = [self.globally(features, connections), self.locally(features, relations)]
+        # Joint i has the mean of its relatives: for relations that are mutual among all of them, Eq. 1.
+        related = relations / relations.sum(dim=-1, keepdim=True).clamp(min=1)
+        both = [self.globally(features, connections), self.locally(features, related)]
         return torch.cat(both, dim=-1).relu()

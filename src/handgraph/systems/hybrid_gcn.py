@@ -1,0 +1,484 @@
+"""Hybrid classification and regression with graph convolutions, one colour crop to 2D and 3D joints.
+
+Kourbane and Genc, "A hybrid classification-regression approach for 3D hand pose estimation using graph
+convolutional networks", 2021. Equation, table, algorithm and section numbers are the paper's.
+
+2D is the crop's `uv`. 3D is relative to the wrist, in the crop frame, and measured in the length of the
+middle finger's first bone (`SCALE_BONE`), as the Rendered Handpose data set's protocol has it: one image
+cannot tell a small hand from a far one. Where the paper is silent: the two graph layers of a regressor are
+read out by one linear layer, since neither half of a concatenation nor a ReLU could be a coordinate; and the
+refinement predicts what to add to the coarse pose, which it would otherwise have to learn to repeat.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import isqrt
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from handgraph import skeleton
+from handgraph.camera import Crop, PinholeCamera
+from handgraph.errors import ConfigError, InputError
+from handgraph.graph.gcn import GlobalLocalConvolution, ParameterisedGraph, Propagation
+from handgraph.graph.relations import (
+    adaptive_neighbours,
+    classes_2d,
+    classes_3d,
+    mean_square_distances,
+    nearest_neighbours,
+    overlapped_2d,
+    overlapped_3d,
+    relations,
+)
+from handgraph.hand import CAMERA_FRAME, RELATIVE_FRAME, Hand
+from handgraph.keypoints import image_keypoints_px
+from handgraph.networks.resnet10 import ResNet10
+from handgraph.placement import hand_length, root_translation
+from handgraph.schedule import Stage
+
+INPUT = "colour"
+JOINTS = len(skeleton.JOINT_NAMES)
+
+SCALE_BONE = (9, 10)
+"""Middle finger, knuckle to middle joint: the bone whose length is the unit of the 3D answer."""
+TYPICAL_SCALE_MM = 47.0
+"""That bone of an average hand: for an answer in roughly millimetres where its true length is not known."""
+
+Classifier = Literal["gcn", "fc"]
+Refinement = Literal["ann", "knn", "fc", "none"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's switches. Raises `ConfigError` for a combination that does not exist."""
+
+    splits_2d: int = 4
+    """Blocks along each axis of the image: n² classes (Table 3)."""
+    splits_3d: int = 3
+    """Blocks along each axis of the pose's bounding box: k³ classes (Table 3)."""
+    relations: bool = True
+    """Classifiers, and each pose's own relations from them. Without: Baseline A of Table 2, whose regressors
+    have the learned matrix Â alone."""
+    classifier: Classifier = "gcn"
+    """Graph convolutions, or the fully connected network they are compared with (section 3.3)."""
+    refinement: Refinement = "ann"
+    """Table 2: adaptive neighbours, D's K nearest, C's fully connected network, B's none."""
+    neighbours: int = 5
+    """K of "knn"."""
+    threshold: float = 0.3
+    """θ of "ann" to start from, in squared bone lengths (see `mean_square_distances`)."""
+    overlapped: bool = False
+    """Whether blocks overlap by half (section 3.3): 2n - 1 and 2k - 1 along an axis."""
+    width: int = 32
+    """Channels of the backbone's first block; Table 1 has 32."""
+    hidden: int = 128
+    """Features of a joint between graph layers; the paper does not say."""
+    input_size: int = 256
+    """Side of the square colour crop in pixels. A joint's feature has (side / 32)² values."""
+
+    def __post_init__(self) -> None:
+        for name in ("splits_2d", "splits_3d"):
+            if not 1 < getattr(self, name) <= 32:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 2 to 32")
+        for name, known in (("classifier", Classifier), ("refinement", Refinement)):
+            if getattr(self, name) not in get_args(known):
+                raise ConfigError(
+                    f"{name} is '{getattr(self, name)}', expected one of {', '.join(get_args(known))}"
+                )
+        if not 0 < self.neighbours < JOINTS:
+            raise ConfigError(f"neighbours is {self.neighbours}, expected 1 to {JOINTS - 1}")
+        if not self.threshold > 0:
+            raise ConfigError(f"threshold is {self.threshold}, expected more than 0")
+        if self.width < 1:
+            raise ConfigError(f"width is {self.width}, expected 1 or more")
+        if self.hidden < 2:
+            raise ConfigError(f"hidden is {self.hidden}, expected 2 or more")
+        if self.input_size < 32 or self.input_size % 32:
+            raise ConfigError(f"input_size is {self.input_size}, expected a multiple of 32 pixels")
+
+    @property
+    def classes(self) -> tuple[int, int]:
+        """How many 2D and how many 3D classes there are."""
+        along = (2 * n - 1 if self.overlapped else n for n in (self.splits_2d, self.splits_3d))
+        plane, space = along
+        return plane**2, space**3
+
+    def build(self) -> "HybridGcn":
+        """The network, freshly initialised."""
+        return HybridGcn(self)
+
+
+class Output(NamedTuple):
+    """Fields are None where the configuration has no such part. Relation matrices hold 0 and 1."""
+
+    uv: Float[Tensor, "b 21 2"]
+    """The 2D joints in the crop."""
+    coarse: Float[Tensor, "b 21 3"]
+    """The 3D joints before the refinement: crop frame, about the wrist, in lengths of `SCALE_BONE`."""
+    refined: Float[Tensor, "b 21 3"]
+    """The 3D joints after it, the answer; the same as `coarse` without refinement."""
+    scores_2d: Float[Tensor, "b 21 n"] | None
+    """L_2D of Eq. 3, before the softmax: their argmax is a joint's 2D class."""
+    scores_3d: Float[Tensor, "b 21 k"] | None
+    """L_3D of Eq. 5."""
+    relations_2d: Float[Tensor, "b 21 21"] | None
+    """R_2D (Eq. 3)."""
+    relations_3d: Float[Tensor, "b 21 21"] | None
+    """R_3D (Eq. 5)."""
+    relations_near: Float[Tensor, "b 21 21"] | None
+    """R_ANN of Eq. 7, or the K nearest neighbours' graph in its place."""
+    threshold: Float[Tensor, ""] | None
+    """θ of Algorithm 2."""
+    overlapped: Bool[Tensor, ""]
+    """Whether the classes are of overlapping blocks."""
+
+
+class HybridGcn(nn.Module):
+    """The network of Fig. 1: colour crop (b, 3, s, s), normalised by `images.to_network` → `Output`."""
+
+    overlapped: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = ResNet10(JOINTS, config.width)
+        feature, (plane, space) = (config.input_size // 32) ** 2, config.classes
+        if config.relations:
+            classifier = {"gcn": GraphClassifier, "fc": FullyConnected}[config.classifier]
+            self.classifier_2d = classifier(feature, config.hidden, plane)
+            self.classifier_3d = classifier(feature, config.hidden, space)
+        else:
+            self.classifier_2d = self.classifier_3d = None
+            plane = space = 0
+        local = config.relations
+        self.regressor_2d = GraphRegressor(feature + plane, config.hidden, 2, local=local)
+        self.regressor_3d = GraphRegressor(2 + feature + plane + space, config.hidden, 3, local=local)
+        self.refinement: nn.Module | None = None
+        if config.refinement in ("ann", "knn"):
+            self.refinement = GraphRefinement(config)
+        elif config.refinement == "fc":
+            self.refinement = FullyConnected(3, 8 * config.hidden, 3, gain=0.01)
+        self.register_buffer("overlapped", torch.tensor(config.overlapped), persistent=False)
+
+    def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
+        maps = self.backbone(image)
+        # Bfloat16's eight bits are half a pixel, and too coarse for Algorithm 2; these layers cost nothing.
+        with torch.autocast(image.device.type, enabled=False):
+            return self._joints(maps.flatten(2).float())  # (b, 21, h · w), section 3.2
+
+    def _joints(self, features: Float[Tensor, "b 21 f"]) -> Output:
+        scores_2d = scores_3d = relations_2d = relations_3d = None
+        known_2d, known_3d = [features], [features]
+        if self.classifier_2d is not None and self.classifier_3d is not None:
+            scores_2d, scores_3d = self.classifier_2d(features), self.classifier_3d(features)
+            relations_2d, relations_3d = relations(scores_2d), relations(scores_3d)  # Eq. 3, 5
+            classes = scores_2d.softmax(dim=-1)
+            known_2d = [features, classes]
+            known_3d = [features, classes, scores_3d.softmax(dim=-1)]
+        uv = self.regressor_2d(torch.cat(known_2d, dim=-1), relations_2d)
+        coarse = self.regressor_3d(torch.cat([uv, *known_3d], dim=-1), relations_3d)
+
+        refined, near, threshold = coarse, None, None
+        if isinstance(self.refinement, GraphRefinement):
+            correction, near = self.refinement(coarse)
+            refined, threshold = coarse + correction, self.refinement.threshold
+        elif self.refinement is not None:
+            refined = coarse + self.refinement(coarse)
+        return Output(
+            uv,
+            coarse,
+            refined,
+            scores_2d,
+            scores_3d,
+            relations_2d,
+            relations_3d,
+            near,
+            threshold,
+            self.overlapped,
+        )
+
+
+def learned_graph() -> ParameterisedGraph:
+    """Â: free, and the skeleton's (Eq. 1) to start with. Each module has its own."""
+    return ParameterisedGraph(torch.from_numpy(skeleton.adjacency(JOINTS, skeleton.BONES).astype(np.float32)))
+
+
+class GraphClassifier(nn.Module):
+    """Section 3.3: two layers of Eq. 2, the last without ReLU, from joints' features to classes' scores."""
+
+    def __init__(self, inputs: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.graph = learned_graph()
+        self.first, self.second = Propagation(inputs, hidden), Propagation(hidden, classes)
+
+    def forward(self, features: Float[Tensor, "b n f"]) -> Float[Tensor, "b n c"]:
+        connections = self.graph(features)
+        scores: Tensor = self.second(self.first(features, connections).relu(), connections)
+        return scores
+
+
+class GraphRegressor(nn.Module):
+    """Section 3.5: two layers of Eq. 4 (or 6), then a linear read-out to a joint's coordinates.
+
+    Without `local` relations both layers are Eq. 2's, as wide.
+    """
+
+    def __init__(self, inputs: int, hidden: int, coordinates: int, *, local: bool) -> None:
+        super().__init__()
+        self.graph = learned_graph()
+        layer = GlobalLocalConvolution if local else Propagation
+        self.first, self.second = layer(inputs, hidden), layer(hidden, hidden)
+        self.read_out = nn.Linear(hidden, coordinates)
+        nn.init.xavier_uniform_(self.read_out.weight, gain=2**0.5)
+        nn.init.zeros_(self.read_out.bias)
+
+    def forward(
+        self, features: Float[Tensor, "b n f"], related: Float[Tensor, "b n n"] | None
+    ) -> Float[Tensor, "b n d"]:
+        """`related` is R; None where there are no local relations."""
+        connections = self.graph(features)
+        for layer in (self.first, self.second):
+            if related is None:
+                features = layer(features, connections).relu()
+            else:
+                features = layer(features, connections, related)
+        coordinates: Tensor = self.read_out(features)
+        return coordinates
+
+
+class GraphRefinement(nn.Module):
+    """Section 3.6: two layers of Eq. 7 on the coarse pose, whose near joints are each other's neighbours."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.regressor = GraphRegressor(3, config.hidden, 3, local=True)
+        nn.init.xavier_uniform_(self.regressor.read_out.weight, gain=0.01)  # begins almost at the coarse pose
+        self.neighbours = config.neighbours
+        adaptive = config.refinement == "ann"
+        self.threshold = nn.Parameter(torch.tensor(config.threshold)) if adaptive else None
+        # Of θ's surrogate slope: wide enough for some of the 210 pairs to be on it, narrow beside θ.
+        self.softness = config.threshold / 4
+
+    def forward(self, pose: Float[Tensor, "b n 3"]) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n n"]]:
+        """Returns what to add to the pose, and the neighbours' graph."""
+        distances = mean_square_distances(pose)
+        if self.threshold is not None:
+            near = adaptive_neighbours(distances, self.threshold, self.softness)  # Algorithm 2
+        else:
+            near = nearest_neighbours(distances, self.neighbours)
+        return self.regressor(pose, near), near
+
+
+class FullyConnected(nn.Module):
+    """All joints' features as one vector, two layers: the classifiers' and the refinement's comparison."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, gain: float = 2**0.5) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(JOINTS * inputs, hidden), nn.Linear(hidden, JOINTS * outputs)
+        nn.init.xavier_uniform_(self.first.weight, gain=2**0.5)
+        nn.init.xavier_uniform_(self.second.weight, gain=gain)
+        for layer in (self.first, self.second):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Float[Tensor, "b n f"]) -> Float[Tensor, "b n d"]:
+        hidden = self.first(features.flatten(1)).relu()
+        return self.second(hidden).unflatten(1, (JOINTS, -1))
+
+
+def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The terms of Eq. 12 and 13, unweighted, over the labelled joints; `stages` gives their weights.
+
+    `classification_2d`, `classification_3d` (Eq. 8, 9): cross-entropy, a sum over joints and mean over hands.
+    `regression_2d`, `regression_3d` (Eq. 10, 11), `refinement` (Eq. 13): mean squared error of a coordinate.
+    `distance_2d`, `distance_3d`, `distance_refined`: the mean distance to the truth, which is not squared: no
+    term of the paper's, but what its figures measure, and a loss that a few hopeless samples do not rule.
+    """
+    known_2d, uv = batch["known"], batch["uv"].float()
+    uv = torch.where(known_2d[..., None], uv, 0.0)
+    known_3d, pose = target_3d(batch["relative_mm"].float())
+    terms = {
+        "regression_2d": _mean((output.uv - uv).square().mean(dim=-1), known_2d),
+        "regression_3d": _mean((output.coarse - pose).square().mean(dim=-1), known_3d),
+        "refinement": _mean((output.refined - pose).square().mean(dim=-1), known_3d),
+        "distance_2d": _mean(_distance(output.uv, uv), known_2d),
+        "distance_3d": _mean(_distance(output.coarse, pose), known_3d),
+        "distance_refined": _mean(_distance(output.refined, pose), known_3d),
+    }
+    if output.scores_2d is not None and output.scores_3d is not None:
+        size = batch["image"].shape[-1]
+        for name, scores, known, target in (
+            ("classification_2d", output.scores_2d, known_2d, true_classes_2d(output, uv, size)),
+            ("classification_3d", output.scores_3d, known_3d, true_classes_3d(output, pose, known_3d)),
+        ):
+            entropy = cross_entropy(scores.flatten(0, 1), target.flatten(0, 1), reduction="none")
+            terms[name] = (entropy.view_as(known) * known).sum() / len(known)
+    return terms
+
+
+def target_3d(
+    relative_mm: Float[Tensor, "b 21 3"],
+) -> tuple[Bool[Tensor, "b 21"], Float[Tensor, "b 21 3"]]:
+    """Which joints have a 3D label, and the joints about the wrist in lengths of `SCALE_BONE`, 0 elsewhere.
+
+    A hand counts only where the bone's two ends and the wrist are known, and the bone has a length.
+    """
+    near, far = SCALE_BONE
+    scale = (relative_mm[:, far] - relative_mm[:, near]).norm(dim=-1)[:, None, None]
+    pose = relative_mm / scale
+    known = torch.isfinite(pose).all(dim=-1)
+    return known, torch.where(known[..., None], pose, 0.0)
+
+
+def true_classes_2d(
+    output: Output, uv: Float[Tensor, "b n 2"], size: int
+) -> Int[Tensor, "b n"] | Float[Tensor, "b n c"]:
+    """The joints' classes (Algorithm 3) in a crop of `size` pixels; equal shares where blocks overlap."""
+    assert output.scores_2d is not None
+    along = isqrt(output.scores_2d.shape[-1])
+    if output.overlapped:
+        return _shares(overlapped_2d(uv * (size - 1), (along + 1) // 2, size))
+    return classes_2d(uv * (size - 1), along, size)
+
+
+def true_classes_3d(
+    output: Output, pose: Float[Tensor, "b n 3"], known: Bool[Tensor, "b n"]
+) -> Int[Tensor, "b n"] | Float[Tensor, "b n c"]:
+    """The joints' classes (Algorithm 4); equal shares where blocks overlap."""
+    assert output.scores_3d is not None
+    along = round(output.scores_3d.shape[-1] ** (1 / 3))
+    if output.overlapped:
+        return _shares(overlapped_3d(pose, (along + 1) // 2, known))
+    return classes_3d(pose, along, known)
+
+
+def class_scores(predicted: Int[np.ndarray, " n"], true: Int[np.ndarray, " n"]) -> tuple[float, float, float]:
+    """Accuracy, recall and precision as Table 3 has them, in per cent, over joints of any number of hands.
+
+    Recall is the mean over the classes that occur, precision over those that are predicted.
+    """
+    right = predicted == true
+    recall = [right[true == label].mean() for label in np.unique(true)]
+    precision = [right[predicted == label].mean() for label in np.unique(predicted)]
+    return tuple(100 * float(np.mean(values)) for values in (right, recall, precision))  # type: ignore[return-value]
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """Sections 3.7 and 4.1: the coarse network with Eq. 12, then, that frozen, the refinement with Eq. 13.
+
+    The paper gives one number of epochs; here each stage takes it.
+    """
+    weights = {"regression_2d": 100.0, "regression_3d": 100.0}  # δ1
+    if config.relations:
+        weights |= {"classification_2d": 1.0, "classification_3d": 1.0}  # δ2
+    coarse = Stage(
+        name="coarse",
+        epochs=400,
+        batch_size=64,
+        trains=("backbone.", "classifier_", "regressor_"),
+        loss_weights=weights,
+        optimizer="adadelta",
+        learning_rate=1.0,  # Adadelta's own rule, unscaled
+    )
+    if config.refinement == "none":
+        return (coarse,)
+    refine = replace(coarse, name="refinement", trains=("refinement.",), loss_weights={"refinement": 1.0})
+    return coarse, refine
+
+
+def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 21 2"]:
+    """The 2D joints in pixels of the image."""
+    return image_keypoints_px(output.uv, crops)
+
+
+def relative_mm(
+    output: Output, crops: Sequence[Crop], scale_mm: Float[np.ndarray, " b"] | None = None
+) -> Float[np.ndarray, "b 21 3"]:
+    """The joints about the wrist in the camera frame, mirrored back for a mirrored crop.
+
+    `scale_mm` is the true length of each hand's `SCALE_BONE`. Without it that of an average hand stands in,
+    and the answer is in millimetres only as far as the hand is average.
+    """
+    pose = output.refined.detach().double().cpu().numpy()
+    pose = pose - pose[:, :1]
+    scale = np.full(len(pose), TYPICAL_SCALE_MM) if scale_mm is None else np.asarray(scale_mm)
+    turned = [joints @ _frame(crop) for joints, crop in zip(pose, crops, strict=True)]
+    return np.stack(turned) * scale[:, None, None]
+
+
+def decode(
+    output: Output, crops: Sequence[Crop], scale_mm: Float[np.ndarray, " b"] | None = None
+) -> list[Hand]:
+    """One `Hand` for each sample.
+
+    With a camera and `scale_mm`, the length of each hand's `SCALE_BONE`, a hand is in millimetres of the
+    camera frame, where its 2D joints are seen (`placement.root_translation`); otherwise, and where they admit
+    no such place, it is relative to the wrist in hand lengths and its `frame` says so.
+
+    A joint's confidence is the 2D classifier's probability of the blocks about it; the score is the mean.
+    Without classifiers there is no measure of either: no confidence, and a score of a half.
+    """
+    joints, pixels = relative_mm(output, crops, scale_mm), keypoints_px(output, crops)
+    sure = None if output.scores_2d is None else _confidence(output).double().cpu().numpy().clip(0, 1)
+    hands = []
+    for index, (crop, xyz, seen) in enumerate(zip(crops, joints, pixels, strict=True)):
+        frame = RELATIVE_FRAME
+        if crop.camera is not None and scale_mm is not None:
+            with suppress(InputError):
+                xyz, frame = xyz + root_translation(xyz, seen, crop.camera), CAMERA_FRAME
+        if frame == RELATIVE_FRAME:
+            xyz = xyz / max(float(hand_length(xyz)), 1e-9)
+        corner, far = seen.min(axis=0), seen.max(axis=0)
+        hands.append(
+            Hand(
+                side="left" if crop.mirrored else "right",
+                score=0.5 if sure is None else float(sure[index].mean()),
+                keypoints_px=seen,
+                box_px=np.concatenate([corner, far - corner]),
+                joints_mm=xyz,
+                confidence=None if sure is None else sure[index],
+                camera=crop.camera,
+                frame=frame,
+            )
+        )
+    return hands
+
+
+def _confidence(output: Output) -> Float[Tensor, "b 21"]:
+    """How probable the classifier finds the blocks within a quarter of a block from the regressed joint."""
+    assert output.scores_2d is not None
+    along = isqrt(output.scores_2d.shape[-1])
+    if output.overlapped:
+        starts = torch.arange(along, device=output.uv.device) / (along + 1)
+        side = 2 / (along + 1)
+    else:
+        starts, side = torch.arange(along, device=output.uv.device) / along, 1 / along
+    point = output.uv.detach().clamp(0, 1)[..., None]
+    x, y = ((starts - side / 4 <= point) & (point <= starts + 1.25 * side)).unbind(dim=-2)
+    about = (x[..., :, None] & y[..., None, :]).flatten(2)
+    return (output.scores_2d.detach().softmax(dim=-1) * about).sum(dim=-1)
+
+
+def _frame(crop: Crop) -> Float[np.ndarray, "3 3"]:
+    """`Crop.crop_from_camera`; a crop without camera is taken for one of square pixels."""
+    if crop.camera is None:
+        crop = replace(crop, camera=PinholeCamera(1.0, 1.0, 0.0, 0.0))
+    return crop.crop_from_camera
+
+
+def _distance(a: Float[Tensor, "b n d"], b: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:
+    # A root has no slope at zero, where a joint would be if it were exactly right.
+    return ((a - b).square().sum(dim=-1) + 1e-12).sqrt()
+
+
+def _mean(values: Float[Tensor, "b n"], known: Bool[Tensor, "b n"]) -> Float[Tensor, ""]:
+    return (values * known).sum() / known.sum().clamp(min=1)
+
+
+def _shares(members: Bool[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    return members.float() / members.sum(dim=-1, keepdim=True).clamp(min=1)
