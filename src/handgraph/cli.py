@@ -288,6 +288,23 @@ def run_score(args: argparse.Namespace) -> Answer:
     )
 
 
+def run_export(args: argparse.Namespace) -> Answer:
+    """A system as an ONNX file, compared with PyTorch before it is written."""
+    from handgraph.estimator import weights_path
+    from handgraph.export import export
+
+    _folder(str(Path(args.out).parent))
+    result = export(args.checkpoint or weights_path(args.model or DEFAULT_DEPTH), args.out)
+    apart = f"{result['max_diff_px']:.2g} px"
+    if result["max_diff_mm"] is not None:
+        apart += f" and {result['max_diff_mm']:.2g} mm"
+    return Answer(
+        result,
+        f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, hands differ by at most {apart}; one crop takes "
+        f"{result['ms_torch']:.1f} ms in PyTorch, {result['ms_onnx']:.1f} ms in ONNX Runtime",
+    )
+
+
 def run_datasets(args: argparse.Namespace) -> Answer:
     """The data sets that can be read, or a check of one's copy."""
     from handgraph.datasets import check, names
@@ -382,6 +399,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a value of the recipe")
     train.add_argument("--out", required=True, metavar="RUN", help="folder for checkpoints and logs")
     train.add_argument("--resume", action="store_true", help="continue the run in that folder")
+
+    exported = command("export", run_export, "export --model jgr_p2o --out jgr_p2o.onnx")
+    _model_options(exported)
+    exported.add_argument("--out", required=True, metavar="FILE.onnx", help="the file to write")
 
     synthesize = command("synthesize", run_synthesize, "synthesize hands -n 100 --seed 1")
     synthesize.add_argument("out", metavar="OUT", help="folder to write to")
