@@ -87,8 +87,8 @@ class Dexycb:
     sequences  how many each subject has to have
 
     Frames are in the order of the dataset's own toolkit: subject, sequence, camera, frame; `official_index`
-    is a frame's number there, which result files carry. `unlabelled` counts the frames left out for want of
-    a label. A hand may lie outside the image, for it was labelled from all cameras: `Sample.note` says so.
+    is a frame's number there, which result files carry. `missing` counts the frames left out for want of a
+    label. A hand may lie outside the image, for it was labelled from all cameras: `Sample.note` says so.
     Shape parameters of left hands are those of the unmended MANO_LEFT.pkl.
 
     Raises InputError for a wrong root or an incomplete copy, FormatError for damaged files.
@@ -122,7 +122,7 @@ class Dexycb:
         self._sequences: list[tuple[str, str, str, str]] = []  # subject, sequence, side, calibration
         rows: list[Int[np.ndarray, "n 3"]] = []
         official: list[Int[np.ndarray, " n"]] = []
-        self.unlabelled = before = 0
+        self.missing = before = 0
         for subject in subjects:
             names = _sequence_names(self.root / SUBJECTS[subject], sequences)
             for name in (names[i] for i in chosen if i < len(names)):
@@ -137,7 +137,7 @@ class Dexycb:
                     rows.append(np.column_stack([np.full_like(camera, len(self._sequences)), camera, frame]))
                     official.append(before + camera * len(labelled) + frame)
                     self._sequences.append((SUBJECTS[subject], name, side, calibration))
-                    self.unlabelled += count - len(frame)
+                    self.missing += count - len(frame)
                 before += count
         self._rows = np.concatenate(rows) if rows else np.zeros((0, 3), np.int64)
         self._official = np.concatenate(official) if official else np.zeros(0, np.int64)

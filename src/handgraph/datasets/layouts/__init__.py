@@ -7,7 +7,18 @@ reader must give back. The pictures are noise with a drawn hand; nothing comes f
 from collections.abc import Callable
 from typing import Any
 
-from handgraph.datasets.layouts import coco_wholebody, mpii_nzsl, panoptic, rhd, user_folder
+from handgraph.datasets.layouts import (
+    coco_wholebody,
+    dexycb,
+    freihand,
+    humbi,
+    mhp,
+    mpii_nzsl,
+    panoptic,
+    rhd,
+    stb,
+    user_folder,
+)
 
 WRITERS: dict[str, Callable[..., Any]] = {
     "panoptic": panoptic.write,
@@ -15,6 +26,11 @@ WRITERS: dict[str, Callable[..., Any]] = {
     "coco_wholebody": coco_wholebody.write,
     "folder": user_folder.write,
     "rhd": rhd.write,
+    "stb": stb.write,
+    "freihand": freihand.write,
+    "dexycb": dexycb.write,
+    "mhp": mhp.write,
+    "humbi": humbi.write,
 }
 """`write(root, seed=0, …) -> truth` by dataset."""
 

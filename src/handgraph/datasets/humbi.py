@@ -1,0 +1,286 @@
+"""HUMBI's hands (Yu et al. 2020): people seen by 107 cameras, cropped to 250x250 around each hand.
+
+Layout, as it is unpacked; archives come as Hand_1_80_updat and so on, each with some of the subjects:
+
+    subject_1/hand/intrinsic.txt, extrinsic.txt, project.txt
+    subject_1/hand/00000001/image_cropped/right/image0000004.png …, list.txt        camera 4; left/ likewise
+    subject_1/hand/00000001/reconstruction/keypoints_r.txt, vertices_r.txt, mano_params_r.txt; _l likewise
+
+A line of list.txt is `camera xmin xmax ymin ymax`: where the crop lies in the original of 1920x1080. Camera
+files hold three header lines, then per camera a line with its number and its matrix. Metres in a world frame;
+X_camera = R (X - C).
+"""
+
+import os
+import random
+import re
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int
+
+from handgraph.camera import PinholeCamera
+from handgraph.datasets.files import parse_floats, read_color_frame, read_lines
+from handgraph.datasets.mano_labels import axis_angle_pose, load_models
+from handgraph.datasets.sample import Sample
+from handgraph.errors import ConfigError, FormatError, InputError
+from handgraph.hand import Side
+from handgraph.skeleton import OPENPOSE
+
+SIZE = (250, 250)
+SPLITS = ("train", "test", "all")
+SUBJECTS = 299
+"""With images of hands, subject 52 (whose folders are empty) left out: Kong et al. 2022."""
+FRAMES = {"train": 474472, "test": 50894}
+"""Right hands in the split of Kong et al. 2022, section 6.4.1."""
+EMPTY_SUBJECTS = (52,)
+_FARTHEST_MM = 20_000.0
+_SKEW_PX = 1.0
+_MATRICES_PX = 1.0
+_IMAGE = re.compile(r"image(\d{7})\.png")
+
+
+class Humbi:
+    """Random access to one split of HUMBI's hands: every crop of every camera is a frame.
+
+    root      the folder that holds subject_…, or that holds the folders of the archives
+    split     train, test: the subjects as Kong et al. 2022 divide them, 269 and 30 (see `divide`); all
+    side      right (that paper's), left or both
+    vertices  give the labelled mesh
+    mano      a folder or file of MANO (yours), for `Sample.pose`
+    subjects  how many there have to be, subject 52 not counted; None takes what is there, and then the
+              division is not the paper's
+
+    `Sample.camera` is the crop's. Crops that list.txt names and the disk lacks, and the other way round, are
+    left out and counted in `left_out`. Raises InputError for a wrong root or an incomplete copy, FormatError
+    for damaged files.
+    """
+
+    name = "humbi"
+    order = OPENPOSE
+    joints = tuple(range(21))
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        *,
+        side: Literal["right", "left", "both"] = "right",
+        vertices: bool = False,
+        mano: str | Path | None = None,
+        subjects: int | None = SUBJECTS,
+    ) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"humbi: no split {split!r}; there are {', '.join(SPLITS)}")
+        if side not in ("right", "left", "both"):
+            raise ConfigError(f"humbi: side is {side!r}, expected right, left or both")
+        self.split, self.vertices = split, vertices
+        self._models = load_models(mano)
+        folders = _subjects(Path(root))
+        if subjects is not None and len(folders) != subjects:
+            raise InputError(
+                f"{root}: {len(folders)} subjects, the published split has {subjects}; copied only in part? "
+                "With subjects=None what is there is divided by the same rule"
+            )
+        chosen = sorted(folders) if split == "all" else divide(sorted(folders))[split]
+        sides: tuple[Side, ...] = ("right", "left") if side == "both" else (side,)
+        self.left_out = 0
+        self._cameras: dict[int, dict[int, _Camera]] = {}
+        self._places: list[tuple[int, Path, Side]] = []  # subject, frame's folder, side
+        rows: list[Int[np.ndarray, "n 6"]] = []  # place, camera, xmin, xmax, ymin, ymax
+        for subject in chosen:
+            hand = folders[subject] / "hand"
+            self._cameras[subject] = _read_cameras(hand)
+            for frame in _frame_folders(hand):
+                for which in sides:
+                    crops = self._crops(subject, frame, which)
+                    if len(crops):
+                        rows.append(np.column_stack([np.full(len(crops), len(self._places)), crops]))
+                        self._places.append((subject, frame, which))
+        if not rows:
+            raise InputError(f"{root}: no crop of split {split}, {side} hands")
+        self._rows: Int[np.ndarray, "n 6"] = np.concatenate(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def image_path(self, index: int) -> Path:
+        """The cropped PNG of a frame of this split, counted from 0."""
+        place, camera = (int(value) for value in self._rows[index, :2])
+        _, folder, side = self._places[place]
+        return folder / "image_cropped" / side / f"image{camera:07d}.png"
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
+        index = range(len(self))[index]
+        place, number, *box = (int(value) for value in self._rows[index])
+        subject, folder, side = self._places[place]
+        path = self.image_path(index)
+        seen_by = self._cameras[subject][number]
+        camera = seen_by.cropped(*box)
+        labels = folder / "reconstruction"
+        keypoints_path = labels / f"keypoints_{side[0]}.txt"
+        joints = seen_by.see(read_points(keypoints_path, 21))
+        if not (joints[:, 2].min() > 0 and np.abs(joints).max() < _FARTHEST_MM):
+            raise FormatError(f"{keypoints_path}: a joint is not before camera {number}, in metres")
+        parameters = read_mano(labels / f"mano_params_{side[0]}.txt")
+        pose = None
+        if side in self._models:
+            turn = cv2.Rodrigues(seen_by.rotation @ cv2.Rodrigues(parameters[3:6])[0])[0][:, 0]
+            pose = axis_angle_pose(self._models[side], turn, parameters[6:26], principal=True)
+        vertices = None
+        if self.vertices:
+            vertices = seen_by.see(read_points(labels / f"vertices_{side[0]}.txt", 778))
+        return Sample(
+            frame="/".join(path.parts[-6:]),
+            source=path,
+            order=OPENPOSE,
+            keypoints_px=camera.uvd_from_xyz(joints)[:, :2],
+            joints_mm=joints,
+            image=read_color_frame(path, SIZE),
+            camera=camera,
+            side=side,
+            subject=str(subject),
+            vertices_mm=vertices,
+            pose=pose,
+            shape=parameters[26:36],
+        )
+
+    def _crops(self, subject: int, frame: Path, side: Side) -> Int[np.ndarray, "n 5"]:
+        """camera, xmin, xmax, ymin, ymax of the crops that are listed, there and labelled."""
+        folder = frame / "image_cropped" / side
+        list_path = folder / "list.txt"
+        if not list_path.is_file():
+            return np.zeros((0, 5), np.int64)
+        numbers = parse_floats(list_path, read_lines(list_path), 5)
+        crops = numbers.astype(np.int64)
+        if (crops != numbers).any() or (crops[:, [2, 4]] <= crops[:, [1, 3]]).any():
+            raise FormatError(f"{list_path}: a line is not camera xmin xmax ymin ymax in whole pixels")
+        with os.scandir(folder) as entries:
+            present = {int(m[1]) for m in (_IMAGE.fullmatch(entry.name) for entry in entries) if m}
+        labelled = (frame / "reconstruction" / f"keypoints_{side[0]}.txt").is_file()
+        keep = np.array([labelled and camera in present for camera in crops[:, 0]], dtype=bool)
+        self.left_out += int((~keep).sum()) + len(present - set(crops[:, 0].tolist()))
+        unknown = set(crops[keep, 0].tolist()) - set(self._cameras[subject])
+        if unknown:
+            raise FormatError(f"{list_path}: names camera {min(unknown)}, which extrinsic.txt lacks")
+        return crops[keep]
+
+
+def divide(subjects: list[int]) -> dict[str, list[int]]:
+    """Subjects of train (nine in ten) and test, as the public code of Kong et al. 2022 draws them.
+
+    The ascending list is shuffled by Python's generator of seed 0, and cut after int(0.9 n).
+    """
+    shuffled = sorted(subjects)
+    random.Random(0).shuffle(shuffled)
+    cut = int(0.9 * len(shuffled))
+    return {"train": sorted(shuffled[:cut]), "test": sorted(shuffled[cut:])}
+
+
+class _Camera:
+    """One camera of the dome: K, R and C in metres."""
+
+    __slots__ = ("center", "intrinsic", "rotation")
+
+    def __init__(self, intrinsic: np.ndarray, rotation: np.ndarray, center: np.ndarray) -> None:
+        self.intrinsic, self.rotation, self.center = intrinsic, rotation, center
+
+    def see(self, world_m: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """World metres → camera-frame mm."""
+        return 1000 * (world_m - self.center) @ self.rotation.T
+
+    def cropped(self, xmin: int, xmax: int, ymin: int, ymax: int) -> PinholeCamera:
+        """The camera of the crop of these original pixels, resized to 250x250 (pixel centres at integers)."""
+        k = self.intrinsic
+        scale_u, scale_v = SIZE[0] / (xmax - xmin + 1), SIZE[1] / (ymax - ymin + 1)
+        return PinholeCamera(
+            float(k[0, 0] * scale_u),
+            float(k[1, 1] * scale_v),
+            float((k[0, 2] - xmin + 0.5) * scale_u - 0.5),
+            float((k[1, 2] - ymin + 0.5) * scale_v - 0.5),
+        )
+
+
+def read_points(path: Path, count: int) -> Float[np.ndarray, "n 3"]:
+    """`count` lines of x y z, world metres."""
+    lines = read_lines(path)
+    if len(lines) != count:
+        raise FormatError(f"{path}: {len(lines)} lines, expected {count}")
+    return parse_floats(path, lines, 3)
+
+
+def read_mano(path: Path) -> Float[np.ndarray, " 36"]:
+    """Translation 3, rotation 3 (world frame), 20 principal pose coefficients, 10 of shape."""
+    return parse_floats(path, [" ".join(read_lines(path))], 36)[0]
+
+
+def _read_cameras(hand: Path) -> dict[int, _Camera]:
+    intrinsics = _matrices(hand / "intrinsic.txt", (3, 3, 3))
+    extrinsics = _matrices(hand / "extrinsic.txt", (3, 3, 3, 3))
+    projections = _matrices(hand / "project.txt", (4, 4, 4))
+    cameras = {}
+    for number, rows in extrinsics.items():
+        if number not in intrinsics or number not in projections:
+            continue
+        k = np.array(intrinsics[number])
+        center, rotation = np.array(rows[0]), np.array(rows[1:])
+        camera = _Camera(k / k[2, 2] if k[2, 2] else k, rotation, center)
+        lower = [camera.intrinsic[1, 0], camera.intrinsic[2, 0], camera.intrinsic[2, 1]]
+        if np.abs(lower).max() > 1e-6 or min(k[0, 0], k[1, 1]) <= 0 or abs(camera.intrinsic[0, 1]) > _SKEW_PX:
+            raise FormatError(f"{hand / 'intrinsic.txt'}: camera {number} has no K of a camera without skew")
+        if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
+            raise FormatError(f"{hand / 'extrinsic.txt'}: camera {number} has no rotation")
+        # The three files say the same twice: a point 3 m ahead must fall on one pixel by both.
+        ahead = center + 3 * rotation[2] + 0.3 * rotation[0] + 0.2 * rotation[1]
+        by_parts = camera.intrinsic @ (rotation @ (ahead - center))
+        at_once = np.array(projections[number]) @ [*ahead, 1.0]
+        apart = np.abs(by_parts[:2] / by_parts[2] - at_once[:2] / at_once[2]).max() if at_once[2] else np.inf
+        if not apart <= _MATRICES_PX:
+            raise FormatError(
+                f"{hand / 'project.txt'}: camera {number} projects {apart:.1f} px from intrinsic.txt and "
+                "extrinsic.txt; the files are of different versions"
+            )
+        cameras[number] = camera
+    if not cameras:
+        raise FormatError(f"{hand}: no camera is in intrinsic.txt, extrinsic.txt and project.txt alike")
+    return cameras
+
+
+def _matrices(path: Path, widths: tuple[int, ...]) -> dict[int, list[Float[np.ndarray, " n"]]]:
+    """Per camera rows of numbers of these widths, after three header lines."""
+    lines, step = read_lines(path)[3:], 1 + len(widths)
+    if not lines or len(lines) % step:
+        raise FormatError(f"{path}: {len(lines)} lines after the header, expected {step} for each camera")
+    matrices = {}
+    for start in range(0, len(lines), step):
+        words = lines[start].split()
+        if not words or not words[-1].isdigit():
+            raise FormatError(f"{path}: line {start + 4} names no camera")
+        matrices[int(words[-1])] = [
+            parse_floats(path, [lines[start + 1 + row]], width, first_line=start + 5 + row)[0]
+            for row, width in enumerate(widths)
+        ]
+    return matrices
+
+
+def _frame_folders(hand: Path) -> list[Path]:
+    with os.scandir(hand) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.name.isdigit() and entry.is_dir())
+
+
+def _subjects(root: Path) -> dict[int, Path]:
+    """Folders with a hand session by subject, one level down too; the empty ones left out."""
+    found: dict[int, Path] = {}
+    for folder in (*root.glob("subject_*"), *root.glob("*/subject_*")):
+        number = folder.name.removeprefix("subject_")
+        if not number.isdigit() or int(number) in EMPTY_SUBJECTS or not (folder / "hand").is_dir():
+            continue
+        if int(number) in found:
+            raise InputError(f"{folder}: subject {number} is there twice, also {found[int(number)]}")
+        found[int(number)] = folder
+    if not found:
+        raise InputError(f"{root}: no subject_…/hand, here or one folder down; give what holds them")
+    return found
