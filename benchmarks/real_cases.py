@@ -29,16 +29,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from handgraph import PinholeCamera
 from handgraph.datasets import Sample
+from handgraph.datasets.sheet import tile, write_sheet
 from handgraph.images import read_depth, read_image
-from handgraph.skeleton import BONES, INTERHAND, OPENPOSE, RHD, JointOrder
+from handgraph.skeleton import INTERHAND, OPENPOSE, RHD, JointOrder
 
-COLORS = ((200, 60, 60), (220, 160, 40), (60, 170, 80), (60, 120, 220), (160, 70, 200))
-"""RGB of the bones of each finger, thumb to little."""
 SIDES = {
     "9.jpg": "right",
     "2021-02-01_13-52-49_284.jpg": "right",
@@ -270,44 +268,14 @@ def sample(
     )
 
 
-def drawn(sample: Sample, size: int = 256, *, joints: bool = False) -> np.ndarray:
-    """(size, size, 3): the sample's surroundings with its keypoints, or with its 3D joints projected."""
-    assert sample.image is not None
-    points = sample.keypoints_px
-    if joints and sample.joints_mm is not None and sample.camera is not None:
-        points = sample.camera.uvd_from_xyz(sample.joints_mm)[:, :2]
-    points = sample.order.to_canonical(points)
-    assert sample.box_px is not None
-    x, y, w, h = sample.box_px
-    scale = size / (1.8 * max(w, h))
-    offset = size / 2 - scale * np.array([x + w / 2, y + h / 2])
-    warp = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
-    tile = cv2.warpAffine(sample.image, warp, (size, size), flags=cv2.INTER_AREA)
-    at = points * scale + offset
-    for parent, child in BONES:
-        if np.isfinite(at[[parent, child]]).all():
-            ends = [tuple(np.round(at[joint]).astype(int).tolist()) for joint in (parent, child)]
-            cv2.line(tile, ends[0], ends[1], COLORS[(child - 1) // 4], 2, cv2.LINE_AA)
-    for point in at[np.isfinite(at).all(axis=1)]:
-        cv2.circle(tile, tuple(np.round(point).astype(int).tolist()), 3, (255, 255, 255), -1, cv2.LINE_AA)
-    return tile
-
-
-def sheet(real: str | Path | None, most: int = 8, columns: int = 8) -> np.ndarray:
+def tiles(real: str | Path | None, most: int = 8) -> list[np.ndarray]:
     """Up to `most` hands of every case, spread over it, each with its labels drawn."""
-    tiles = []
+    drawn = []
     for case in CASES:
         samples = [one for _, one in real_cases(real, [case])]
         for index in np.unique(np.linspace(0, len(samples) - 1, most).astype(int)):
-            tile = drawn(samples[index], joints=True)
-            words = f"{case[:24]} {samples[index].side or '?'}"
-            for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-                cv2.putText(tile, words, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, width, cv2.LINE_AA)
-            tiles.append(tile)
-    while len(tiles) % columns:
-        tiles.append(np.zeros_like(tiles[0]))
-    rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
-    return np.concatenate(rows)
+            drawn.append(tile(samples[index], words=case))
+    return drawn
 
 
 def numbers(text: str) -> list[float]:
@@ -345,7 +313,7 @@ def main() -> int:
         sides = row.pop("longer_side_px")
         row["median_longer_side_px"] = float(np.median(sides))
     if options.sheet:
-        cv2.imwrite(str(options.sheet), cv2.cvtColor(sheet(options.real), cv2.COLOR_RGB2BGR))
+        write_sheet(options.sheet, tiles(options.real))
     if options.json:
         print(json.dumps(rows))
         return 0

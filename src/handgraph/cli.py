@@ -314,10 +314,14 @@ def run_datasets(args: argparse.Namespace) -> Answer:
         return Answer(splits, "\n".join(f"{name}: {', '.join(parts)}" for name, parts in splits.items()))
     if len(args.words) != 3 or args.words[0] != "check":
         raise ConfigError(f"datasets {' '.join(args.words)}: expected nothing, or: datasets check NAME ROOT")
-    result = check(args.words[1], args.words[2], None if args.all else DATASET_SAMPLES)
+    result = check(args.words[1], args.words[2], None if args.all else DATASET_SAMPLES, args.out)
     lines = [f"{split}: {count} frames" for split, count in result["counts"].items()]
+    if result["read"]:
+        lines.append(f"read {result['read']} of them, {result['frames_per_s']:g} a second")
     lines += result["problems"] or ["nothing amiss"]
-    return Answer(result, "\n".join(lines))
+    if result.get("sheet"):
+        lines.append(f"picture: {result['sheet']}")
+    return Answer(result, "\n".join(lines), 2 if result["problems"] else 0)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -422,6 +426,7 @@ def _parser() -> argparse.ArgumentParser:
     datasets = command("datasets", run_datasets, "datasets check nyu /data/nyu")
     datasets.add_argument("words", nargs="*", metavar="check NAME ROOT", help="without: list the data sets")
     datasets.add_argument("--all", action="store_true", help="read every frame, not a sample")
+    datasets.add_argument("--out", metavar="DIR", help="check: draw labelled frames on DIR/sheet.png")
     return parser
 
 

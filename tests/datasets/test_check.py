@@ -1,9 +1,13 @@
+import json
+
+import cv2
 import numpy as np
 import pytest
 from dataset_writers import write_icvl, write_msra, write_nyu
 
 from handgraph.datasets import check, names, open_dataset
 from handgraph.datasets.check import doubts
+from handgraph.datasets.layouts import WRITERS
 from handgraph.errors import ConfigError, InputError, MissingExtraError
 
 
@@ -45,8 +49,6 @@ def test_frames_and_labels_of_different_numbering_are_seen(tmp_path):
     first, second = (tmp_path / f"Testing/Depth/test_seq_1/image_000{n}.png" for n in (0, 1))
     sample = open_dataset("icvl", tmp_path, "test_seq_1")[0]
     assert doubts(sample, tuple(range(16))) == []
-    import cv2
-
     moved = np.roll(cv2.imread(str(first), cv2.IMREAD_UNCHANGED), 140, axis=1)
     cv2.imwrite(str(first), moved)
     found = check("icvl", tmp_path)
@@ -67,6 +69,73 @@ def test_implausible_labels(tmp_path):
     words = doubts(replace(sample, keypoints_px=outside), joints)
     assert "21 of 21 labelled joints lie outside the frame" in words
     assert any("the 3D labels project up to 1000.0 px" in d for d in words)
+
+
+def test_2d_labels_and_unknown_joints(tmp_path):
+    """Colour sets without 3D are checked too, and what is unknown raises no doubt."""
+    from dataclasses import replace
+
+    WRITERS["folder"](tmp_path)
+    data = open_dataset("folder", tmp_path)
+    whole, flat = data[0], data[1]
+    assert np.isnan(flat.keypoints_px).any()
+    assert doubts(whole, data.joints) == doubts(flat, data.joints) == []
+    few = whole.joints_mm.copy()
+    few[3:] = np.nan
+    assert doubts(replace(whole, joints_mm=few), data.joints) == []
+    shifted = replace(whole, keypoints_px=whole.keypoints_px + 3)
+    assert doubts(shifted, data.joints) == ["the 3D labels project up to 3.0 px from the 2D labels"]
+    metres = replace(whole, joints_mm=whole.joints_mm / 1000)
+    assert any("in another unit?" in doubt for doubt in doubts(metres, data.joints))
+
+
+def test_the_sheet_shows_labels_where_they_are(tmp_path):
+    """Dots lie on the hand that the picture shows; a ring of a wrong camera lies elsewhere."""
+    from dataclasses import replace
+
+    from handgraph import PinholeCamera
+    from handgraph.datasets.sheet import sheet, tile
+
+    WRITERS["folder"](tmp_path)
+    found = check("folder", tmp_path, out=tmp_path / "out")
+    picture = cv2.imread(found["sheet"])
+    assert picture.shape == (224, 4 * 224, 3)
+    sample = open_dataset("folder", tmp_path)[0]
+    bare = replace(sample, joints_mm=None, camera=None)
+    wrong = replace(sample, camera=PinholeCamera(350.0, 352.0, 190.0, 120.0))
+    right_rings, wrong_rings = (np.any(tile(s) != tile(bare), axis=-1) for s in (sample, wrong))
+    at = tile(replace(bare, image=np.zeros_like(sample.image)))
+    dots = cv2.dilate((at == 255).all(axis=-1).astype(np.uint8), np.ones((13, 13))) > 0
+    assert (right_rings & ~dots).sum() == 0
+    assert (wrong_rings & ~dots).sum() > 200
+    assert sheet([at] * 9).shape == (448, 8 * 224, 3)
+
+
+def test_other_versions_and_cut_copies_are_told_apart(tmp_path, monkeypatch):
+    from handgraph.datasets import _DATASETS
+
+    WRITERS["mpii_nzsl"](tmp_path)
+    found = check("mpii_nzsl", tmp_path)
+    assert [p.partition(", or cut")[0] for p in found["problems"]] == [
+        "train: 2 frames, the published set has 1912: copied only in part",
+        "test: 2 frames, the published set has 846: copied only in part",
+    ]
+    monkeypatch.setitem(_DATASETS["mpii_nzsl"].frames, "train", 1)
+    assert "another version, or two of them mixed" in check("mpii_nzsl", tmp_path)["problems"][0]
+
+
+def test_exit_code_and_document_of_the_command(tmp_path, capsys):
+    from handgraph.cli import main
+
+    WRITERS["folder"](tmp_path)
+    assert main(["datasets", "check", "folder", str(tmp_path), "--json", "--out", str(tmp_path / "o")]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["counts"], document["problems"], document["read"]) == ({"all": 4}, [], 4)
+    (tmp_path / "photo_1.jpg").unlink()
+    assert main(["datasets", "check", "folder", str(tmp_path), "--json"]) == 2
+    assert "'photo_1.jpg' the first" in json.loads(capsys.readouterr().out)["problems"][0]
+    assert main(["datasets", "check", "folder", str(tmp_path)]) == 2
+    assert "'photo_1.jpg' the first" in capsys.readouterr().out
 
 
 def test_wrong_root_and_name(tmp_path):

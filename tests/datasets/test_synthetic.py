@@ -1,11 +1,12 @@
 import json
 
+import cv2
 import numpy as np
 import pytest
 from damage import outcomes
 from dataset_writers import write_synthetic
 
-from handgraph.datasets import DepthCrops, check, open_dataset
+from handgraph.datasets import DepthCrops, ImageCrops, check, open_dataset
 from handgraph.errors import FormatError, InputError
 
 
@@ -57,6 +58,45 @@ def test_what_synthesize_writes(tmp_path):
         assert (sample.side, sample.subject) == ("right", str(frame.subject))
 
 
+def colour(folder, keep_depth):
+    """The depth folder with a picture beside each frame, or instead of it."""
+    write_synthetic(folder)
+    lines = []
+    for number, line in enumerate((folder / "labels.jsonl").read_text().splitlines()):
+        record = {**json.loads(line), "image": f"image_{number:06d}.jpg"}
+        pixels = np.full((480, 640, 3), (10, 120, 30 + number), np.uint8)
+        assert cv2.imwrite(str(folder / record["image"]), pixels[..., ::-1])
+        if not keep_depth:
+            (folder / record["file"]).unlink()
+            record["file"] = None
+        lines.append(json.dumps(record) + "\n")
+    (folder / "labels.jsonl").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("keep_depth", [True, False])
+def test_colour_folders(tmp_path, keep_depth):
+    colour(tmp_path, keep_depth)
+    data = open_dataset("synthetic", tmp_path)
+    sample = data[2]
+    assert sample.frame == "image_000002.jpg"
+    assert np.abs(sample.image.astype(int) - [10, 120, 32]).max() <= 3  # RGB, but for JPEG's rounding
+    assert (sample.depth_mm is not None) == keep_depth
+    batch = ImageCrops(data, size=32, augment=False).batch([0, 1])
+    assert batch["relative_mm"].isfinite().all()
+    assert batch["pose"].isfinite().all()
+    assert check("synthetic", tmp_path)["problems"] == []
+    if not keep_depth:
+        with pytest.raises(InputError, match="frame 0 has no depth, only a colour image"):
+            data.depth_path(0)
+    else:
+        assert cv2.imwrite(str(data.image_path(1)), np.zeros((60, 80, 3), np.uint8))
+        with pytest.raises(FormatError, match=r"depth_000001\.png: a frame of 640x480.* expected 80x60"):
+            data[1]
+    data.image_path(0).unlink()
+    with pytest.raises(InputError, match=r"labelled frames are not there, 'image_000000\.jpg' the first"):
+        open_dataset("synthetic", tmp_path)
+
+
 def test_crops_show_the_hand(root):
     batch = DepthCrops(open_dataset("synthetic", root, "test"), augment=False).batch([0, 1, 2])
     assert batch["uvz"].shape == (3, 21, 3)
@@ -98,6 +138,8 @@ def test_damaged_labels(root, labels, times):
         ("joints_mm", [[10**400] * 3] * 21, r"labels\.jsonl"),
         ("camera", {"fx": -1, "fy": 1, "cx": 0, "cy": 0}, r"labels\.jsonl: line 1 .*fx and fy above zero"),
         ("file", 7, r"labels\.jsonl: line 1"),
+        ("image", "../a.jpg", r"labels\.jsonl: line 1 .*image or file is '\.\./a\.jpg'"),
+        ("file", None, r"labels\.jsonl: line 1 .*image or file is None"),
         ("pose", [0] * 45, r"labels\.jsonl: line 1"),
     ],
 )
@@ -114,7 +156,7 @@ def test_wrong_and_incomplete_folders(root, labels, tmp_path):
         open_dataset("synthetic", tmp_path)
     (tmp_path / "labels.jsonl").write_text(labels.read_text())
     with pytest.raises(
-        InputError, match=r"3 of 3 labelled frames are not there, depth_000000\.png the first"
+        InputError, match=r"3 of 3 labelled frames are not there, 'depth_000000\.png' the first"
     ):
         open_dataset("synthetic", tmp_path)
     (tmp_path / "labels.jsonl").write_text("")

@@ -9,8 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handgraph.datasets import coco_wholebody, icvl, mpii_nzsl, msra, nyu, panoptic, synthetic, user_folder
-from handgraph.datasets.check import check_split, summary
+from handgraph.datasets import (
+    coco_wholebody,
+    dexycb,
+    freihand,
+    humbi,
+    icvl,
+    mhp,
+    mpii_nzsl,
+    msra,
+    nyu,
+    panoptic,
+    rhd,
+    stb,
+    synthetic,
+    user_folder,
+)
+from handgraph.datasets.check import Check
 from handgraph.datasets.depth_crops import DepthCrops
 from handgraph.datasets.image_crops import ImageCrops
 from handgraph.datasets.sample import Dataset, Sample
@@ -35,6 +50,12 @@ _DATASETS = {
     "mpii_nzsl": _Entry(mpii_nzsl.MpiiNzsl, mpii_nzsl.SPLITS, ("train", "test"), mpii_nzsl.FRAMES),
     "coco_wholebody": _Entry(coco_wholebody.CocoWholeBody, coco_wholebody.SPLITS, coco_wholebody.SPLITS, {}),
     "folder": _Entry(user_folder.UserFolder, user_folder.SPLITS, ("all",), {}),
+    "rhd": _Entry(rhd.Rhd, rhd.SPLITS, rhd.SPLITS, rhd.FRAMES),
+    "stb": _Entry(stb.Stb, stb.SPLITS, stb.SPLITS, stb.FRAMES),
+    "mhp": _Entry(mhp.Mhp, mhp.SPLITS, mhp.SPLITS, mhp.FRAMES),
+    "freihand": _Entry(freihand.Freihand, freihand.SPLITS, ("train", "test"), freihand.FRAMES),
+    "dexycb": _Entry(dexycb.Dexycb, dexycb.SPLITS, dexycb.SPLITS[:3], dexycb.FRAMES),
+    "humbi": _Entry(humbi.Humbi, humbi.SPLITS, ("train", "test"), humbi.FRAMES),
     "synthetic": _Entry(synthetic.Synthetic, synthetic.SPLITS, ("all",), {}),
 }
 
@@ -65,32 +86,36 @@ def open_dataset(name: str, root: str | Path, split: str | None = None, **option
         raise ConfigError(f"{name}: {str(error).partition(') ')[2] or error}") from error
 
 
-def check(name: str, root: str | Path, samples: int | None = 200) -> dict[str, Any]:
+def check(
+    name: str, root: str | Path, samples: int | None = 200, out: str | Path | None = None
+) -> dict[str, Any]:
     """Whether the dataset at `root` is whole and its labels plausible.
 
     Every labelled file must be there; `samples` frames of each part (None: all) are read, and their labels
-    compared with the frame, the camera and the size of a hand. Returns plain values: `counts` by split,
-    `sizes` (frames read by "widthxheight") and `problems`, one line each, empty for a good copy. Raises
-    ConfigError for an unknown name, InputError where `root` is no folder.
+    compared with the frame, the camera and the size of a hand. With `out`, a folder, some of them are drawn
+    with their labels on `sheet.png` there. Returns plain values: `counts` by split, `sizes` (frames read by
+    "widthxheight"), `problems`, one line each, empty for a good copy, `read`, the number of frames read,
+    `frames_per_s`, how fast, and `sheet`, the picture's path. Raises ConfigError for an unknown name,
+    InputError where `root` is no folder.
     """
     entry, root = _entry(name), Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    counts: dict[str, int] = {}
-    sizes: dict[str, int] = {}
-    problems: list[str] = []
+    found = Check(samples, pictures=out is not None)
     for part in entry.parts:
         try:
-            dataset = entry.reader(root, part)
+            found.add(entry.reader(root, part), entry.frames.get(part))
         except HandgraphError as error:
-            problems.append(str(error))
-            continue
-        counts[part] = len(dataset) + getattr(dataset, "missing", 0)
-        part_sizes, part_problems = check_split(dataset, entry.frames.get(part), samples)
-        problems += part_problems
-        for size, frames in part_sizes.items():
-            sizes[size] = sizes.get(size, 0) + frames
-    return summary(name, root, counts, sizes, problems)
+            found.problems.append(str(error))
+    result = found.result(name, root)
+    if out is not None:
+        from handgraph.datasets.sheet import write_sheet
+
+        picture = Path(out) / "sheet.png"
+        if found.tiles:
+            write_sheet(picture, found.tiles)
+        result["sheet"] = str(picture) if found.tiles else None
+    return result
 
 
 def _entry(name: str) -> _Entry:

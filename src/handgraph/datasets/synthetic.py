@@ -1,29 +1,30 @@
-"""Folders of synthetic depth frames, as `handgraph synthesize` writes them.
+"""Folders of synthetic frames, as `handgraph synthesize` writes them: depth, colour or both.
 
-    OUT/depth_000000.png …    16-bit mm
-    OUT/labels.jsonl          one JSON object a frame
+    OUT/depth_000000.png …    16-bit mm, named by `file`
+    OUT/image_000000.jpg …    colour, named by `image`
+    OUT/labels.jsonl          one JSON object a hand
 
 Splits are folders: `train` of root `data` is what `handgraph synthesize data/train --split train` wrote;
 `all` is the folder itself.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.files import read_grey_frame, read_lines
+from handgraph.datasets.files import expect_files, read_color_frame, read_grey_frame, read_lines
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
+from handgraph.images import LABELS_FILE
 from handgraph.skeleton import OPENPOSE
 
 SPLITS = ("all", "train", "validation", "test")
-LABELS_FILE = "labels.jsonl"
 CUBE_MM = 260.0
 _SHAPES = {"joints_mm": (21, 3), "keypoints_px": (21, 2), "shape": (10,), "pose": (48,)}
+_FILES = ("image", "file")
 _RESIDUAL_PX = 1.0
 
 
@@ -44,24 +45,26 @@ class Synthetic:
         self.split = split
         self.folder = Path(root) if split == "all" else Path(root) / split
         self._records = _records(self.folder / LABELS_FILE)
-        present = set(os.listdir(self.folder))
-        absent = [index for index in range(len(self)) if self.depth_path(index).name not in present]
-        if absent:
-            raise InputError(
-                f"{self.folder}: {len(absent)} of {len(self)} labelled frames are not there, "
-                f"{self.depth_path(absent[0]).name} the first; the dataset is copied only in part"
-            )
+        named = [record[key] for record in self._records for key in _FILES if key in record]
+        expect_files(self.folder, named, "labelled frames")
 
     def __len__(self) -> int:
         return len(self._records)
 
+    def image_path(self, index: int) -> Path:
+        """The picture of a frame, counted from 0: the colour one where there is one, else the depth PNG."""
+        record = self._records[index]
+        return self.folder / next(record[key] for key in _FILES if key in record)
+
     def depth_path(self, index: int) -> Path:
-        """The depth PNG of a frame, counted from 0."""
+        """The depth PNG of a frame, counted from 0. Raises InputError where the folder has colour only."""
+        if "file" not in self._records[index]:
+            raise InputError(f"{self.folder}: frame {index} has no depth, only a colour image")
         return self.folder / self._records[index]["file"]
 
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
-        record, path = self._records[index], self.depth_path(index)
+        record, path = self._records[index], self.image_path(index)
         camera, joints, keypoints = record["camera"], record["joints_mm"], record["keypoints_px"]
         if not np.isfinite(joints).all() or joints[:, 2].min() <= 0:
             raise FormatError(
@@ -72,13 +75,16 @@ class Synthetic:
             raise FormatError(
                 f"{path}: its joints_mm project {residual:.1f} px from its keypoints_px in labels.jsonl"
             )
+        image = read_color_frame(path) if "image" in record else None
+        size = None if image is None else (image.shape[1], image.shape[0])
         return Sample(
             frame=path.name,
             source=path,
             order=OPENPOSE,
             keypoints_px=keypoints,
             joints_mm=joints,
-            depth_mm=read_grey_frame(path),
+            image=image,
+            depth_mm=read_grey_frame(self.depth_path(index), size) if "file" in record else None,
             camera=camera,
             side=record.get("side"),
             subject=str(record.get("subject", "")) or None,
@@ -98,8 +104,10 @@ def _records(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(read_lines(path), start=1):
         try:
             record = json.loads(line)
-            if not isinstance(record["file"], str) or Path(record["file"]).name != record["file"]:
-                raise ValueError(f"file is {record['file']!r}")
+            names = [record[key] for key in _FILES if record.get(key) is not None]
+            if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+                raise ValueError(f"image or file is {(names or [None])[0]!r}")
+            record = {key: value for key, value in record.items() if key not in _FILES or value is not None}
             record["camera"] = PinholeCamera(**{key: float(value) for key, value in record["camera"].items()})
             for name, shape in _SHAPES.items():
                 record[name] = np.array(record[name], np.float64).reshape(shape)

@@ -79,6 +79,8 @@ class UserFolder:
         else:
             self.order, self._hands = _from_coco(path, order)
         self.joints = tuple(range(len(self.order.names)))
+        if self.order.complete:
+            self.joints = tuple(int(index) for index in self.order.gather)
         names = sorted({hand["file"] for hand in self._hands})
         if not (self.folder / names[0]).is_file() and (self.folder / PICTURE_FOLDER / names[0]).is_file():
             self.folder = self.folder / PICTURE_FOLDER
