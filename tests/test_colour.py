@@ -1,0 +1,155 @@
+"""The colour estimator, with a network that sees 21 coloured dots and knows a right hand from a left one."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import handgraph as hg
+from handgraph.cli import main
+from handgraph.colour import ColourEstimator
+from handgraph.errors import FormatError, InputError
+from handgraph.images import IMAGENET_MEAN, IMAGENET_STD
+from handgraph.systems import hourglass
+from handgraph.training.checkpoint import save_weights
+
+# A right hand's palm from the front, thumb to the left, in parts of its height; wrist, then finger by finger.
+PLACES = np.array(
+    [[0.5, 1.0], *((x + 0.04 * s * i, 0.7 - 0.17 * i) for s, x in
+     [(-2, 0.3), (-0.5, 0.4), (0, 0.5), (0.5, 0.6), (1, 0.7)] for i in range(4))]
+)  # fmt: skip
+COLORS = np.array([(r, g, b) for r in (70, 150, 240) for g in (70, 150, 240) for b in (70, 150, 240)])[6:]
+CONFIG = hourglass.Config(stacks=1, width=16, depth=2, input_size=96, decode="local")
+
+
+class Dots(torch.nn.Module):
+    """Finds each joint's color; a hand whose thumb is on the wrong side convinces it less."""
+
+    def forward(self, image):
+        rgb = image.permute(0, 2, 3, 1).numpy() * IMAGENET_STD + IMAGENET_MEAN
+        uv, confidence = [], []
+        for picture in rgb:
+            distance = np.abs(picture[None] * 255 - COLORS[:, None, None]).max(axis=-1)
+            near = distance.reshape(21, -1).min(axis=1) < 12
+            # The middle of the pixels that come closest to the color.
+            best = distance <= distance.min(axis=(1, 2), keepdims=True) + 3
+            v, u = np.array([np.argwhere(one).mean(axis=0) for one in best]).T
+            right = u[1:5].mean() < u[17:].mean()
+            # More pixels of a dot are more convincing.
+            size = (distance < 30).sum(axis=(1, 2)).clip(max=8) / 8
+            uv.append(np.stack([u, v], axis=-1) / (picture.shape[1] - 1))
+            confidence.append(near * (0.3 + 0.7 * size) * (0.9 if right else 0.4))
+        maps = (torch.zeros(len(rgb), 21, 24, 24),)
+        return hourglass.Output(
+            maps, torch.tensor(np.array(uv)).float(), torch.tensor(np.array(confidence)).float()
+        )
+
+
+def picture(size, corner, height, *, mirrored=False):
+    places = PLACES * [1 if not mirrored else -1, 1] + [0 if not mirrored else 1, 0]
+    places = places * height + corner
+    image = np.full((size[1], size[0], 3), 20, np.uint8)
+    for (x, y), color in zip(places, COLORS, strict=True):
+        cv2.circle(image, (round(x), round(y)), height // 24, color.tolist(), -1)
+    return image, places
+
+
+@pytest.fixture
+def estimate():
+    made = ColourEstimator(CONFIG.build(), "hourglass", CONFIG)
+    made._module = Dots()
+    return made
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_hand_and_side_are_found_in_a_picture(estimate, side):
+    image, places = picture((300, 260), (60, 40), 180, mirrored=side == "left")
+    (hand,) = estimate(image)
+    assert hand.side == side
+    np.testing.assert_allclose(hand.keypoints_px, places, atol=5)
+    assert hand.joints_mm is None
+
+
+def test_a_side_that_is_told_is_not_doubted(estimate):
+    image, _ = picture((300, 260), (60, 40), 180)
+    (hand,) = estimate(image, side="left")
+    assert hand.side == "left"
+
+
+def test_a_small_hand_is_found_by_looking_closer(estimate):
+    image, places = picture((900, 700), (520, 380), 170)
+    (hand,) = estimate(image)
+    np.testing.assert_allclose(hand.keypoints_px, places, atol=10)
+
+
+def test_a_box_says_which_of_two_hands(estimate):
+    first, _ = picture((640, 300), (30, 60), 180)
+    second, places = picture((640, 300), (400, 60), 180)
+    (hand,) = estimate(np.maximum(first, second), box=(400.0, 30.0, 200.0, 240.0))
+    np.testing.assert_allclose(hand.keypoints_px, places, atol=5)
+
+
+def test_nothing_found_is_an_answer(estimate):
+    assert estimate(np.full((120, 160, 3), 20, np.uint8)) == []
+    assert estimate([np.full((120, 160, 3), 20, np.uint8)] * 2) == [[], []]
+
+
+def test_the_camera_stays_with_the_hand(estimate):
+    image, _ = picture((300, 260), (60, 40), 180)
+    camera = hg.PinholeCamera(300.0, 300.0, 150.0, 130.0)
+    assert estimate(image, camera)[0].camera == camera
+    assert estimate(image)[0].camera is None
+
+
+@pytest.mark.parametrize(
+    ("image", "box", "error", "message"),
+    [
+        (np.zeros((50, 50), np.uint8), None, FormatError, r"uint8 \(50, 50\), expected uint8 RGB"),
+        (np.zeros((50, 50, 3)), None, FormatError, r"float64 .*, expected uint8 RGB"),
+        (np.zeros((5, 50, 3), np.uint8), None, FormatError, "50x5 pixels, expected at least 16x16"),
+        (
+            np.zeros((50, 50, 3), np.uint8),
+            (60.0, 0.0, 5.0, 5.0),
+            InputError,
+            "lies outside the picture of 50x50",
+        ),
+        (np.zeros((50, 50, 3), np.uint8), (0.0, 0.0, 0.0, 5.0), InputError, "w and h above zero"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_said(estimate, image, box, error, message):
+    with pytest.raises(error, match=message):
+        estimate(image, box=box)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "weights.safetensors", CONFIG.build(), "hourglass", CONFIG)
+    return tmp_path / "weights"
+
+
+def test_predict_reads_photographs_and_goes_on_after_a_damaged_one(weights, tmp_path, capsys):
+    image, _ = picture((300, 260), (60, 40), 180)
+    cv2.imwrite(str(tmp_path / "good.jpg"), image[..., ::-1])
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:3000])
+    cv2.imwrite(str(tmp_path / "depth.png"), np.full((60, 80), 500, np.uint16))
+    files = [str(tmp_path / name) for name in ("cut.jpg", "depth.png", "good.jpg")]
+    out = tmp_path / "out"
+    code = main(["predict", *files, "--checkpoint", str(weights), "--json", "--out", str(out)])
+    answered, said = capsys.readouterr()
+    images = json.loads(answered)["images"]
+    assert code == 2
+    assert [image["file"] for image in images] == files
+    assert "cut.jpg: the JPEG is cut short; copy it again" in said
+    assert "depth.png: 16-bit grey PNG, which is a depth frame; expected a colour picture" in said
+    assert cv2.imread(str(out / "good.png")) is not None
+
+
+def test_a_colour_system_does_not_take_depth_data(weights, capsys):
+    code = main(
+        ["train", "hourglass_synthetic", "--out", str(weights.parent / "run"), "data.name=synthetic_depth"]
+    )
+    assert code == 2
+    assert "data.name is synthetic_depth, but hourglass takes colour images" in capsys.readouterr().err
