@@ -21,6 +21,7 @@ from handgraph.evaluation.measures import inputs
 from handgraph.hand import Hand
 from handgraph.hand_model.files import load_open_hand
 from handgraph.hand_model.layer import HandLayer
+from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.skeleton import OPENPOSE
 
 
@@ -79,6 +80,18 @@ def colour_batch(size: int = 64) -> dict[str, Any]:
 
 CASES = {
     "jgr_p2o": Case({"width": 16, "input_size": 32, "hourglasses": 1}, depth_batch),
+    "siapose": Case(
+        {
+            "unary": "hourglass",
+            "hourglass": HourglassShape(2, 16, 2, "compact"),
+            "input_size": 64,
+            "heads": 2,
+            "layers": 2,
+            "kernel_size": 15,
+            "pointer": "small",
+        },
+        colour_batch,
+    ),
     "cpm": Case({"width": 16, "input_size": 64, "stages": 2, "stride": 4, "norm": True}, colour_batch),
     "hourglass": Case(
         {"width": 16, "input_size": 64, "stacks": 2, "depth": 2, "form": "compact", "growth": 8}, colour_batch

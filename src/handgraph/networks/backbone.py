@@ -40,6 +40,30 @@ def load_vgg19(trunk: nn.Sequential, source: str) -> None:
                 wanted.copy_(found)
 
 
+def load_part(module: nn.Module, source: str, prefix: str) -> None:
+    """Fill `module` with those tensors of a checkpoint whose names start with `prefix`, all of them.
+
+    So a trained `cpm` or `hourglass`, whose network is at "network.", becomes a part of another system.
+    Raises CheckpointError where the file cannot be read or the part is of another architecture.
+    """
+    tensors = read_state(source if Path(source).is_file() else f"{source}.safetensors")
+    part = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        if name not in part or part[name].shape != tensor.shape:
+            found = tuple(part[name].shape) if name in part else "no such tensor"
+            raise CheckpointError(
+                f"{source}: weights of another architecture, {prefix}{name}: {found}, "
+                f"expected {tuple(tensor.shape)}"
+            )
+    unknown = sorted(set(part) - set(wanted))
+    if unknown:
+        raise CheckpointError(
+            f"{source}: weights of another architecture, {prefix}{unknown[0]} has no place here"
+        )
+    module.load_state_dict(part)
+
+
 def read_state(source: str) -> Mapping[str, Tensor]:
     """The tensors of a weights file, or of a hub repository's `model.safetensors`.
 

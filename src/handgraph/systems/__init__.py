@@ -2,10 +2,11 @@
 
 from types import ModuleType
 
-from handgraph.systems import cpm, hourglass, hybrid_gcn, jgr_p2o
+from handgraph.systems import cpm, hourglass, hybrid_gcn, jgr_p2o, siapose
 
 SYSTEMS: dict[str, ModuleType] = {
     "jgr_p2o": jgr_p2o,
+    "siapose": siapose,
     "cpm": cpm,
     "hourglass": hourglass,
     "hybrid_gcn": hybrid_gcn,

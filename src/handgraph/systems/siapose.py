@@ -1,0 +1,250 @@
+"""SiaPose: heat maps of any 2D estimator, refined by edge-aware graph convolutions; one colour crop to 2D.
+
+Kong, Ma and Xie, "SIA-GCN: A Spatial Information Aware Graph Neural Network with 2D Convolutions for Hand
+Pose Estimation", BMVC 2020 (dissertation, chapter 5). Equation, figure and table numbers are the paper's.
+The graph convolution is in `graph/edge_convolution.py`.
+
+Coordinates are `uv` of a colour `Crop`: 0 at the first pixel centre, 1 at the last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from handgraph import skeleton
+from handgraph.camera import Crop
+from handgraph.errors import ConfigError
+from handgraph.graph.edge_convolution import EdgeConvolution
+from handgraph.hand import Hand
+from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
+from handgraph.networks.backbone import load_part, load_vgg19
+from handgraph.networks.cpm import PAPER_WIDTH, PoseMachine, PoseMachineShape
+from handgraph.networks.heatmaps import Decode, PeakConfidence, keypoints_uv, squared_error
+from handgraph.networks.image_features import build_features, check_name
+from handgraph.networks.stacked_hourglass import HourglassShape
+from handgraph.schedule import Stage
+
+INPUT = "colour"
+SIGMA = 1.0
+"""Width of the Gaussian targets in map cells; the paper gives none."""
+
+Unary = Literal["cpm", "hourglass"]
+PAPER_INPUT_SIZE = {"cpm": 368, "hourglass": 256}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's switches. Raises `ConfigError` for a combination that does not exist."""
+
+    joints: int = 21
+    """14 (NYU), 16 (ICVL) or 21: the hands whose skeleton is known."""
+    unary: Unary = "cpm"
+    """The preliminary estimator (Tables 1 and 2)."""
+    cpm: PoseMachineShape = field(default_factory=PoseMachineShape)
+    """The pose machine's size, where it is the estimator."""
+    hourglass: HourglassShape = field(default_factory=HourglassShape)
+    """The stacked hourglass's size, where it is the estimator."""
+    input_size: int = 0
+    """Side of the square colour crop in pixels; 0 stands for the paper's, 368 (CPM) or 256 (hourglass)."""
+    heads: int = 10
+    """SIA-GCNs side by side, weighted by the pointer network; with one there is no pointer network."""
+    layers: int = 5
+    """Graph convolutions of each head (Eq. 2)."""
+    kernel_size: int = 45
+    """Side of the edges' kernels in cells."""
+    shared_weights: bool = False
+    """One kernel a layer for all edges: the edge-unaware GCN of Tables 1 and 2."""
+    pointer: str = "resnet18"
+    """The pointer network's backbone: small, resnet18, resnet50 or a name on the hub."""
+    decode: Decode = "argmax"
+    """The highest cell (the paper's), or the centre of mass around it."""
+    pretrained: str | None = None
+    """VGG-19's ImageNet weights for the pose machine's trunk, read when training starts (`load_vgg19`)."""
+    unary_weights: str | None = None
+    """A checkpoint of system `cpm` or `hourglass` with the estimator trained, read when training starts."""
+
+    def __post_init__(self) -> None:
+        if self.joints not in (14, 16, 21):
+            raise ConfigError(f"joints is {self.joints}, expected 14 (NYU), 16 (ICVL) or 21")
+        for name, known in (("unary", Unary), ("decode", Decode)):
+            if getattr(self, name) not in get_args(known):
+                raise ConfigError(
+                    f"{name} is '{getattr(self, name)}', expected one of {', '.join(get_args(known))}"
+                )
+        if self.input_size == 0:
+            object.__setattr__(self, "input_size", PAPER_INPUT_SIZE[self.unary])
+        self.shape.check_input(self.input_size)
+        for name in ("heads", "layers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        # Weights farther from the kernel's centre than the map is wide would never meet a cell.
+        largest = 2 * self.cells - 1
+        if not 1 <= self.kernel_size <= largest or self.kernel_size % 2 == 0:
+            raise ConfigError(
+                f"kernel_size is {self.kernel_size}, expected an odd number up to {largest} "
+                f"for maps of {self.cells} cells"
+            )
+        check_name(self.pointer)
+        if self.pretrained is not None and self.unary == "hourglass":
+            raise ConfigError("pretrained holds VGG-19's weights, which unary 'hourglass' has no place for")
+        if self.pretrained is not None and (self.cpm.width != PAPER_WIDTH or self.cpm.norm):
+            raise ConfigError(f"pretrained: VGG-19's weights fit cpm.width {PAPER_WIDTH} without norm")
+
+    @property
+    def shape(self) -> PoseMachineShape | HourglassShape:
+        """The preliminary estimator's size."""
+        return self.cpm if self.unary == "cpm" else self.hourglass
+
+    @property
+    def cells(self) -> int:
+        """Cells to a side of the heat maps."""
+        return self.input_size // self.shape.stride
+
+    def build(self) -> "SiaPose":
+        """The network, freshly initialised."""
+        return SiaPose(self)
+
+
+class Output(NamedTuple):
+    """What the network says of a batch of crops."""
+
+    preliminary: tuple[Float[Tensor, "b n h w"], ...]
+    """S^t: the estimator's maps, one entry per stage."""
+    maps: Float[Tensor, "b n h w"]
+    """Ȳ: the answer (Eq. 3)."""
+    pointer: Float[Tensor, "b m"]
+    """w: how much each head counts; the sum is 1."""
+    uv: Float[Tensor, "b n 2"]
+    """The keypoints in the crop."""
+    confidence: Float[Tensor, "b n"]
+    """Probability of each keypoint, in [0, 1]."""
+
+
+class SiaPose(nn.Module):
+    """The network of Fig. 1: colour crop (b, 3, s, s), ImageNet-normalised → `Output`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.unary = config.shape.build(config.joints)
+        self.layers = nn.ModuleList(graph_convolution(config) for _ in range(config.layers))
+        self.pointer = Pointer(config.pointer, config.heads) if config.heads > 1 else None
+        self.confidence = PeakConfidence()
+
+    def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
+        preliminary = self.unary(image)
+        heads = preliminary[-1][:, None]  # (b, 1, n, h, w): every head starts from the same maps
+        for layer in self.layers:
+            heads = layer(heads).relu()  # Eq. 2
+        if self.pointer is None:
+            pointer = torch.ones_like(heads[:, :, 0, 0, 0])
+        else:
+            pointer = self.pointer(image)
+        maps = (pointer[:, :, None, None, None] * heads).sum(dim=1)  # Eq. 3
+        uv = keypoints_uv(maps, self.config.input_size, self.config.decode)
+        return Output(preliminary, maps, pointer, uv, self.confidence(maps))
+
+
+class Pointer(nn.Module):
+    """The pointer network: which head to listen to for this image; a softmax over the heads."""
+
+    def __init__(self, backbone: str, heads: int) -> None:
+        super().__init__()
+        self.features = build_features(backbone)
+        self.head = nn.Linear(self.features.channels, heads)
+
+    def forward(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b m"]:
+        weights: Tensor = self.head(self.features(image)).float().softmax(dim=1)
+        return weights
+
+
+def graph_convolution(config: Config) -> EdgeConvolution:
+    """One layer of all heads over the skeleton with self loops, started close to the identity.
+
+    The paper does not say how kernels start. Here a node's own kernel is a single one at its centre and the
+    others are a tenth of PyTorch's usual noise, so that what goes in comes out at first, and training refines
+    a working estimator instead of rebuilding it. A kernel that all edges share starts as one at its centre.
+    """
+    adjacency = skeleton.adjacency(config.joints, skeleton.edges(config.joints)) + np.eye(config.joints)
+    layer = EdgeConvolution(
+        torch.from_numpy(adjacency.astype(np.float32)),
+        config.kernel_size,
+        heads=config.heads,
+        shared=config.shared_weights,
+    )
+    center = config.kernel_size // 2
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        if config.shared_weights:
+            layer.weight[..., center, center] += 1.0
+        else:
+            for edge, (source, target) in enumerate(
+                zip(layer.edges.sources, layer.edges.targets, strict=True)
+            ):
+                if source == target:  # Â takes the mean of what comes in; undo that
+                    layer.weight[:, edge, center, center] += layer.edges.degrees[target]
+    return layer
+
+
+def prepare(module: SiaPose, stage: Stage, data: Any, config: Config) -> None:
+    """Before the first of `stages` starts: fill the estimator with the weights the configuration names."""
+    if stage.name != stages(config)[0].name:
+        return
+    if config.pretrained is not None:
+        assert isinstance(module.unary, PoseMachine)
+        load_vgg19(module.unary.features.trunk, config.pretrained)
+    if config.unary_weights is not None:
+        load_part(module.unary, config.unary_weights, "network.")
+
+
+def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The terms of Eq. 4, unweighted: `preliminary` (L1, all stages of the estimator) and `final` (L2)."""
+    size, uv, known = batch["image"].shape[-1], batch["uv"], batch["known"]
+    return {
+        "preliminary": squared_error(output.preliminary, uv, known, size, SIGMA),
+        "final": squared_error([output.maps], uv, known, size, SIGMA),
+    }
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """Section 4's 100 epochs of Adam: α falls from 1 to 0.1 after 40, the rate is halved after 60 and 80.
+
+    Each change is a stage of its own, with fresh moments of Adam. With `unary_weights` the graph convolutions
+    first learn for 20 epochs on the trained estimator, which is frozen meanwhile; then everything learns with
+    α = 0.1, the estimator having had its time.
+    """
+    rate = 1e-4 if config.unary == "cpm" else 7.5e-4
+    whole = Stage(
+        name="alpha_1",
+        epochs=40,
+        batch_size=32,
+        loss_weights={"preliminary": 1.0, "final": 1.0},  # α of Eq. 4, and 1
+        learning_rate=rate,
+    )
+    refined = {"preliminary": 0.1, "final": 1.0}
+    first = whole
+    if config.unary_weights is not None:
+        first = replace(
+            whole, name="graph", epochs=20, trains=("layers.", "pointer."), loss_weights={"final": 1.0}
+        )
+    return (
+        first,
+        replace(whole, name="alpha_0.1", epochs=20, loss_weights=refined),
+        replace(whole, name="half", epochs=20, loss_weights=refined, learning_rate=rate / 2),
+        replace(whole, name="quarter", epochs=20, loss_weights=refined, learning_rate=rate / 4),
+    )
+
+
+def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b n 2"]:
+    """The keypoints in image pixels; a mirrored crop's are mirrored back."""
+    return image_keypoints_px(output.uv, crops)
+
+
+def decode(output: Output, crops: Sequence[Crop]) -> list[Hand]:
+    """One `Hand` for each sample, without 3D; the score is the mean of its joints' confidences."""
+    return hands_from_keypoints(output.uv, output.confidence, crops)
