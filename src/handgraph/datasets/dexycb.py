@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Int
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.files import (
+    expect_hand,
     expect_numbered,
     projection_residual,
     read_color_frame,
@@ -176,6 +177,7 @@ class Dexycb:
         residual = projection_residual(self._cameras[camera], joints, keypoints)
         if residual > _RESIDUAL_PX:
             raise FormatError(f"{labels_path}: its joint_3d projects {residual:.1f} px from its joint_2d")
+        expect_hand(str(labels_path), DEXYCB, joints)
         inside = ((keypoints >= -0.5) & (keypoints < np.array(SIZE) - 0.5)).all(axis=1)
         pose = None
         if side in self._models:

@@ -18,8 +18,12 @@ from jaxtyping import Float, UInt8
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, InputError, MissingExtraError
 from handgraph.images import check_png, checked_depth, decode_image, read_depth
+from handgraph.skeleton import BONES, JointOrder
 
 _MAX_ARRAY_BYTES = 512_000_000
+# Twice the longest bone of a large hand, wrist to knuckle.
+_LONGEST_BONE_MM = 250.0
+_PARENTS, _CHILDREN = (list(joints) for joints in zip(*BONES, strict=True))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -295,3 +299,14 @@ def list_under(path: Path, content: Any, key: str) -> list[Any]:
     if not isinstance(found, list):
         raise FormatError(f"{path}: no list under {key!r}; is it a COCO file?")
     return found
+
+
+def expect_hand(where: str, order: JointOrder, joints_mm: Float[np.ndarray, "n 3"]) -> None:
+    """Raises FormatError where a bone is longer than any hand's: a damaged number, or another unit.
+
+    For labels without a checksum: along the line of sight the 2D labels cannot give a wrong number away.
+    """
+    hand = order.to_canonical(joints_mm)
+    bones = np.linalg.norm(hand[_CHILDREN] - hand[_PARENTS], axis=-1)
+    if np.isfinite(bones).any() and np.nanmax(bones) > _LONGEST_BONE_MM:
+        raise FormatError(f"{where}: a labelled bone is {np.nanmax(bones):.0f} mm long")

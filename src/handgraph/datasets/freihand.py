@@ -14,13 +14,13 @@ import json
 import mmap
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.files import expect_numbered, number_array, read_color_frame, read_json
+from handgraph.datasets.files import expect_hand, expect_numbered, number_array, read_color_frame, read_json
 from handgraph.datasets.mano_labels import axis_angle_pose, global_rotation, load_models
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -58,7 +58,7 @@ class Freihand:
         root: str | Path,
         split: str = "train",
         *,
-        box: Literal["keypoints", "image"] = "keypoints",
+        box: str = "keypoints",
         vertices: bool = False,
         mano: str | Path | None = None,
     ) -> None:
@@ -115,6 +115,7 @@ class Freihand:
         index = range(len(self))[index]
         path, label = self.image_path(index), (self._first + index) % len(self._joints)
         joints = self._joints[label]
+        expect_hand(f"{path}: label {label}", OPENPOSE, joints)
         camera = self._camera(label)
         pose = shape = None
         if self._mano is not None:

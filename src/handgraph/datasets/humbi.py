@@ -15,14 +15,13 @@ import os
 import random
 import re
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.files import parse_floats, read_color_frame, read_lines
+from handgraph.datasets.files import expect_hand, parse_floats, read_color_frame, read_lines
 from handgraph.datasets.mano_labels import axis_angle_pose, load_models
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -37,6 +36,7 @@ FRAMES = {"train": 474472, "test": 50894}
 """Right hands in the split of Kong et al. 2022, section 6.4.1."""
 EMPTY_SUBJECTS = (52,)
 _FARTHEST_MM = 20_000.0
+_SIDES: tuple[Side, ...] = ("right", "left")
 _SKEW_PX = 1.0
 _MATRICES_PX = 1.0
 _IMAGE = re.compile(r"image(\d{7})\.png")
@@ -67,7 +67,7 @@ class Humbi:
         root: str | Path,
         split: str = "train",
         *,
-        side: Literal["right", "left", "both"] = "right",
+        side: str = "right",
         vertices: bool = False,
         mano: str | Path | None = None,
         subjects: int | None = SUBJECTS,
@@ -85,7 +85,7 @@ class Humbi:
                 "With subjects=None what is there is divided by the same rule"
             )
         chosen = sorted(folders) if split == "all" else divide(sorted(folders))[split]
-        sides: tuple[Side, ...] = ("right", "left") if side == "both" else (side,)
+        sides = tuple(which for which in _SIDES if side in (which, "both"))
         self.left_out = 0
         self._cameras: dict[int, dict[int, _Camera]] = {}
         self._places: list[tuple[int, Path, Side]] = []  # subject, frame's folder, side
@@ -125,6 +125,7 @@ class Humbi:
         joints = seen_by.see(read_points(keypoints_path, 21))
         if not (joints[:, 2].min() > 0 and np.abs(joints).max() < _FARTHEST_MM):
             raise FormatError(f"{keypoints_path}: a joint is not before camera {number}, in metres")
+        expect_hand(str(keypoints_path), OPENPOSE, joints)
         parameters = read_mano(labels / f"mano_params_{side[0]}.txt")
         pose = None
         if side in self._models:

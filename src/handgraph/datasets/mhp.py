@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -23,7 +22,7 @@ from jaxtyping import Float
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.boxes import keypoint_box
-from handgraph.datasets.files import read_color_frame, read_lines
+from handgraph.datasets.files import expect_hand, read_color_frame, read_lines
 from handgraph.datasets.pickles import pickled_numbers, read_pickle
 from handgraph.datasets.sample import Sample
 from handgraph.datasets.splits import SEED, hashed_split
@@ -54,8 +53,6 @@ _PICTURE = re.compile(r"(\d{1,6})_webcam_([1-4])\.jpg")
 _LABEL = re.compile(r"(\d{1,6})_joints\.txt")
 _FARTHEST_MM = 5000.0
 
-Root = Literal["palm_as_wrist", "wrist", "palm"]
-
 
 class Mhp:
     """Random access to one split of MHP: every picture of every webcam is a frame.
@@ -85,9 +82,9 @@ class Mhp:
         root: str | Path,
         split: str = "train",
         *,
-        rule: Literal["70/15/15", "60000/10000/rest", "natural", "recordings"] = "70/15/15",
+        rule: str = "70/15/15",
         seed: int = SEED,
-        wrist: Root = "palm_as_wrist",
+        wrist: str = "palm_as_wrist",
         undistort: bool = False,
     ) -> None:
         if split not in SPLITS:
@@ -142,6 +139,7 @@ class Mhp:
         joints = read_joints(labels_path) @ rotation.T + translation
         if not (joints[:, 2].min() > 0 and np.abs(joints).max() < _FARTHEST_MM):
             raise FormatError(f"{labels_path}: a joint is not before webcam {webcam}, in mm")
+        expect_hand(str(labels_path), self.order, joints)
         if self.wrist == "wrist":
             ring_knuckle = joints[POINTS.index("F2_KNU1_B")]
             joints[-1] = ring_knuckle + 2.0 * (joints[-1] - ring_knuckle)
@@ -259,7 +257,7 @@ def _find(root: Path) -> Path:
         absent = [recording for recording in RECORDINGS if not (root / part / recording).is_dir()]
         if absent:
             raise InputError(
-                f"{root / part}: {len(RECORDINGS) - len(absent)} of {len(RECORDINGS)} recordings, {absent[0]} "
-                "is not there; the dataset is copied only in part"
+                f"{root / part}: {len(RECORDINGS) - len(absent)} of {len(RECORDINGS)} recordings, "
+                f"{absent[0]} is not there; the dataset is copied only in part"
             )
     return root

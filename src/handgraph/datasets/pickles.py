@@ -89,7 +89,7 @@ class PickledArray(metaclass=_Sealed):
                 tuple(int(n) for n in shape), order="F" if fortran else "C"
             )
         except (TypeError, AttributeError, OverflowError) as error:
-            raise ValueError("an array without content") from error
+            raise ValueError("an array of other things than numbers, or without content") from error
 
 
 class _Scalar(PickledArray):

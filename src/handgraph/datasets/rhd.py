@@ -12,7 +12,6 @@ into the red (high) and green (low) byte, 65535 for 5 m.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from jaxtyping import Bool, Float32, UInt8
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.boxes import Box, keypoint_box, mask_box, square
 from handgraph.datasets.files import (
+    expect_hand,
     expect_numbered,
     projection_residual,
     read_color_frame,
@@ -43,6 +43,7 @@ _MIDDLE_KNUCKLE = RHD.names.index("middle_mcp")
 # Labels have four digits: 0.05 px at 100 px, and more farther out.
 _RESIDUAL_PX = 1.0
 _FAR_PX = 2000.0
+_FARTHEST_M, _FARTHEST_PX = 100.0, 1e6
 
 
 class Rhd:
@@ -72,8 +73,8 @@ class Rhd:
         root: str | Path,
         split: str = "train",
         *,
-        hand: Literal["larger", "left", "right"] = "larger",
-        box: Literal["keypoints", "mask", "knuckle"] = "keypoints",
+        hand: str = "larger",
+        box: str = "keypoints",
         margin_px: float = MARGIN_PX,
         depth: bool = False,
     ) -> None:
@@ -96,7 +97,7 @@ class Rhd:
         self._larger: list[Side | None] = [None] * len(self._xyz)
         self._frames = np.arange(len(self._xyz))
         if hand != "larger":
-            self._frames = np.flatnonzero((self._uv_vis[:, _block(hand), 2] == 1).any(axis=1))
+            self._frames = np.flatnonzero((self._uv_vis[:, _block(_side(hand)), 2] == 1).any(axis=1))
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -110,7 +111,7 @@ class Rhd:
         index = range(len(self))[index]
         number, path = int(self._frames[index]), self.image_path(index)
         image = read_color_frame(path, SIZE)
-        side = self._larger[number] if self.hand == "larger" else self.hand
+        side = self._larger[number] if self.hand == "larger" else _side(self.hand)
         mask = None
         if side is None or self.box == "mask":
             mask = read_mask(self.folder / "mask" / path.name, SIZE)
@@ -127,6 +128,7 @@ class Rhd:
             raise FormatError(
                 f"{path}: its xyz projects {residual:.1f} px from its uv in {self.labels_path.name}"
             )
+        expect_hand(f"{path}: its label in {self.labels_path.name}", RHD, xyz)
         depth = self._depth(number) if self.depth else None
         return Sample(
             frame=path.name,
@@ -163,6 +165,10 @@ class Rhd:
     def _depth(self, number: int) -> Float32[np.ndarray, "h w"]:
         packed = read_color_frame(self.folder / "depth" / f"{number:05d}.png", SIZE).astype(np.float32)
         return (256 * packed[..., 0] + packed[..., 1]) * np.float32(5000 / 65535)
+
+
+def _side(hand: str) -> Side:
+    return "left" if hand == "left" else "right"
 
 
 def _block(side: Side) -> slice:
@@ -204,6 +210,8 @@ def _labels(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
         if bad.any():
             raise FormatError(f"{path}: frame {int(bad.argmax())}: {name} holds a number that is not finite")
+    if np.abs(arrays["xyz"]).max() > _FARTHEST_M or np.abs(arrays["uv_vis"]).max() > _FARTHEST_PX:
+        raise FormatError(f"{path}: a joint kilometres away, or pixels as far; xyz is expected in metres")
     k = arrays["K"]
     if np.abs(k[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] - [0, 0, 0, 0, 1]).max() > 1e-3:
         raise FormatError(f"{path}: a K that is no camera's (skew, or a last row other than 0 0 1)")

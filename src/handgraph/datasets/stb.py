@@ -11,7 +11,6 @@ one. Depth is packed into the red (low) and green (high) byte.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,7 +18,7 @@ from jaxtyping import Float, Float32
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.boxes import keypoint_box
-from handgraph.datasets.files import expect_numbered, float_array, load_mat, read_color_frame
+from handgraph.datasets.files import expect_hand, expect_numbered, float_array, load_mat, read_color_frame
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import STB, STB_WRIST
@@ -45,7 +44,7 @@ MARGIN_PX = 20.0
 """What Kourbane & Genc 2021 add to the keypoints' box on each side."""
 _FARTHEST_MM = 5000.0
 
-Wrist = Literal["ring", "fingers", "middle", "palm"]
+WRISTS = ("ring", "fingers", "middle", "palm")
 
 
 class Stb:
@@ -73,8 +72,8 @@ class Stb:
         root: str | Path,
         split: str = "train",
         *,
-        camera: Literal["SK_color", "SK_depth", "BB_left", "BB_right", "BB"] = "SK_color",
-        wrist: Wrist = "ring",
+        camera: str = "SK_color",
+        wrist: str = "ring",
         margin_px: float = MARGIN_PX,
         boxes: str | Path | None = None,
     ) -> None:
@@ -82,8 +81,8 @@ class Stb:
             raise ConfigError(f"stb: no split {split!r}; there are {', '.join(SPLITS)}")
         if camera not in (*CAMERAS, "BB"):
             raise ConfigError(f"stb: camera is {camera!r}, expected {', '.join((*CAMERAS, 'BB'))}")
-        if wrist not in ("ring", "fingers", "middle", "palm"):
-            raise ConfigError(f"stb: wrist is {wrist!r}, expected ring, fingers, middle or palm")
+        if wrist not in WRISTS:
+            raise ConfigError(f"stb: wrist is {wrist!r}, expected {', '.join(WRISTS)}")
         if boxes is not None and (split, camera) != ("test", "SK_color"):
             raise ConfigError("stb: published boxes are those of split test of SK_color")
         self.split, self.wrist, self.margin_px = split, wrist, margin_px
@@ -119,6 +118,7 @@ class Stb:
         path, camera = self.image_path(index), self.cameras[index % len(self.cameras)]
         label = self._joints[index // len(self.cameras)]
         joints = wrist_from_palm(in_camera(label.astype(np.float64), camera), self.wrist)
+        expect_hand(f"{path}: its label", self.order, joints)
         picture = read_color_frame(path, SIZE)
         keypoints = CAMERAS[camera].uvd_from_xyz(joints)[:, :2]
         box = keypoint_box(keypoints, self.margin_px) if self._boxes is None else self._boxes[index]
@@ -169,7 +169,7 @@ def in_camera(joints_mm: Float[np.ndarray, "n 3"], camera: str) -> Float[np.ndar
     return joints_mm
 
 
-def wrist_from_palm(joints_mm: Float[np.ndarray, "21 3"], rule: Wrist) -> Float[np.ndarray, "21 3"]:
+def wrist_from_palm(joints_mm: Float[np.ndarray, "21 3"], rule: str) -> Float[np.ndarray, "21 3"]:
     """The joints, STB's order, with the wrist that `rule` (see `Stb`) sets in the palm's place."""
     joints = joints_mm.copy()
     palm = joints_mm[0]

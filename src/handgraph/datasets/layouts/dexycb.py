@@ -76,7 +76,7 @@ def write(
                     joints, uv = np.full((21, 3), -1.0), np.full((21, 2), -1.0)
                     if frame:
                         in_camera[:3] = random.normal(0, 1, 3)
-                        joints = hand_3d(random, side=side, distance_mm=800)
+                        joints = hand_3d(random, side=side, distance_mm=800.0)
                         uv = project(camera, joints)
                         joints = joints / 1000
                     color = folder / serial / f"color_{frame:06d}.jpg"

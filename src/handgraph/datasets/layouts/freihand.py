@@ -26,7 +26,7 @@ def write(
         for label in range(labels):
             fx, fy = (float(focal) for focal in random.uniform(380, 480, 2))
             camera = PinholeCamera(fx, fy, 112.0, 112.0)
-            joints = hand_3d(random, distance_mm=700)
+            joints = hand_3d(random, distance_mm=700.0)
             uv = project(camera, joints)
             # A mesh has 778 vertices; these lie along the bones, and say no more than that.
             mesh = joints[np.arange(778) % 21] + random.normal(0, 4, (778, 3))

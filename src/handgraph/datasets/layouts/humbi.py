@@ -46,7 +46,7 @@ def write(
         shape = np.zeros(10)
         shape[0] = round(random.normal(), 6)
         for side in ("right", "left"):
-            world = hand_3d(random, side=side, distance_mm=0) / 1000
+            world = hand_3d(random, side=side, distance_mm=0.0) / 1000
             mesh = world[np.arange(778) % 21] + random.normal(0, 0.004, (778, 3))
             global_rotation, coefficients = random.normal(0, 1, 3), random.normal(0, 1, 20)
             parameters = np.concatenate([[0.1, 0.2, 0.3], global_rotation, coefficients, shape])

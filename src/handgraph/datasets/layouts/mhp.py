@@ -33,7 +33,7 @@ def write(root: Path, seed: int = 0, frames: tuple[int, ...] = (0, 1, 10)) -> di
         for frame in frames:
             folder = top / "annotated_frames" / recording
             folder.mkdir(parents=True, exist_ok=True)
-            canonical = hand_3d(random, distance_mm=0)
+            canonical = hand_3d(random, distance_mm=0.0)
             canonical[0] = (canonical[0] + canonical[9]) / 2  # the palm
             world = np.round(MHP_21.from_canonical(canonical), 4)
             lines = [f"{name} {x} {y} {z}\n" for name, (x, y, z) in zip(POINTS, world.tolist(), strict=True)]

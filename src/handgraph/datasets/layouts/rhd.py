@@ -35,7 +35,7 @@ def write(
             image = picture(random, (SIZE, SIZE))
             hands = {}
             for side in ("left", "right"):
-                joints = hand_3d(random, side=side, distance_mm=430 if side == larger else 700)
+                joints = hand_3d(random, side=side, distance_mm=430.0 if side == larger else 700.0)
                 joints[:, 0] += -90 if side == "left" else 90
                 # Four significant digits, as the values in the release are.
                 joints = np.array([float(f"{value:.4g}") for value in joints.ravel()]).reshape(21, 3)

@@ -29,7 +29,7 @@ def write(root: Path, seed: int = 0, frames: int = 2) -> dict[str, list[dict[str
         told = []
         for number in range(frames):
             # One hand before the colour camera; STB's root is the palm's centre, not the wrist.
-            canonical = hand_3d(random, side="left", distance_mm=550)
+            canonical = hand_3d(random, side="left", distance_mm=550.0)
             stored = STB.from_canonical(canonical)
             stored[0] = (canonical[0] + canonical[9]) / 2
             turn = cv2.Rodrigues(np.array([0.00531, -0.01196, 0.00301]))[0]
