@@ -98,7 +98,7 @@ def _forget_stale_code() -> None:
     """
     folder = Path(__file__).parent
     newest = 0.0
-    for name in ("hands", "render", "scene"):  # each calls into those before it
+    for name in ("hands", "render", "scene", "skin", "clutter", "light", "photo"):  # each calls into some before it
         try:
             newest = max(newest, (folder / f"{name}.py").stat().st_mtime)
             for index in (folder / "__pycache__").glob(f"{name}.*.nbi"):
