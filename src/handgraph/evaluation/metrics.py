@@ -1,4 +1,15 @@
-"""Errors of predicted joints: streaming, in millimetres or pixels, with the alignment in the name.
+"""Errors of predicted hands: streaming, with unit and alignment in the name of every figure.
+
+| class | figures |
+|---|---|
+| `JointErrors` | mean error of 3D joints (MPJPE, "EPE [mm]"), median, AUC, success, PCK in mm |
+| `PixelErrors` | mean error of 2D keypoints in px ("EPE [px]"), PCK and mPCK relative to a size, PCKh |
+| `MeshErrors` | mean error of vertices (MPVPE) |
+| `ShapeErrors` | MSE of the shape parameters, W-error and L-error |
+| `ClassErrors` | accuracy, precision and recall of a classification |
+
+Each has `update` (add a batch), `merge` (add what another instance has seen, in another process for example)
+and `compute` (the figures, as JSON-ready values).
 
 No alignment is implied: `mpjpe_mm` compares points of the camera frame as they are, `root_relative_…` after
 moving both roots to the origin, `pa_…` after the best similarity (rotation, translation, scale) of the hand.
@@ -7,12 +18,13 @@ moving both roots to the origin, `pa_…` after the best similarity (rotation, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from handgraph.errors import InputError
+from handgraph.skeleton import JOINT_NAMES
 
 ALIGNMENTS = {
     "": "none: points in the camera frame as they are",
@@ -21,6 +33,17 @@ ALIGNMENTS = {
 }
 SUCCESS_THRESHOLDS_MM = tuple(range(5, 85, 5))
 RESAMPLES = 1000
+
+PCK_CROP_THRESHOLDS = tuple(step / 100 for step in range(1, 11))
+"""Kong's thresholds, parts of the crop's side: mPCK is the mean over the first six (dissertation 3.5, 5.4) or
+over all ten (table 4.1)."""
+CROP_OVER_BOX = 2.2
+"""Side of Kong's square crop, in which those thresholds are measured, over the longer side of the hand's box
+(dissertation 3.5.1, 4.5.1, 5.4)."""
+PCKH_THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
+"""Parts of the head's size; 0.7 is that of Simon et al. (2017) for the MPII and NZSL hands."""
+Size = Literal["hand box", "crop", "head"]
+_SIZE_JOINTS = ("index_mcp", "ring_mcp", "wrist", "middle_tip")
 
 
 class JointErrors:
@@ -96,7 +119,7 @@ class JointErrors:
         result["per_joint_mm"] = [
             float(total / count) if count else None for total, count in zip(sums, counts, strict=True)
         ]
-        worst = np.where(known, errors, -np.inf).max(axis=1)
+        worst = _worst(errors, known)
         result["success"] = {str(t): float((worst <= t).mean()) for t in SUCCESS_THRESHOLDS_MM}
         result["pck"] = {str(t): float((errors[known] <= t).mean()) for t in SUCCESS_THRESHOLDS_MM}
         result["alignment"] = {prefix or "unprefixed": words for prefix, words in ALIGNMENTS.items()}
@@ -104,9 +127,18 @@ class JointErrors:
 
 
 class PixelErrors:
-    """Distances between predicted and true 2D keypoints, in pixels and relative to a size."""
+    """Distances between predicted and true 2D keypoints, in pixels and relative to a size.
 
-    def __init__(self) -> None:
+    `size` says what the sizes given to `update` are, since PCK means nothing without it:
+    hand box   the longer side of the box around the true keypoints
+    crop       the side of the papers' square crop, 2.2 hand boxes
+    head       the head's size, as MPII gives it
+    """
+
+    def __init__(self, size: Size = "hand box") -> None:
+        if size not in get_args(Size):
+            raise InputError(f"size {size!r}: expected one of {', '.join(get_args(Size))}")
+        self.size = size
         self._errors_px: list[Float[np.ndarray, "b n"]] = []
         self._relative: list[Float[np.ndarray, "b n"]] = []
 
@@ -119,7 +151,7 @@ class PixelErrors:
         true_px: Float[np.ndarray, "b n 2"],
         size_px: Float[np.ndarray, " b"],
     ) -> PixelErrors:
-        """Add frames; `size_px` is the length that PCK measures in: the longer side of the hand's box, say.
+        """Add frames; `size_px` are the lengths that PCK measures in, of the kind that `size` says.
 
         Raises InputError as `JointErrors.update`, and for a size that is not above zero.
         """
@@ -136,25 +168,205 @@ class PixelErrors:
 
     def merge(self, other: PixelErrors) -> PixelErrors:
         """Add the frames that another instance has seen."""
+        if other.size != self.size:
+            raise InputError(f"errors relative to the {other.size} cannot join those to the {self.size}")
         self._errors_px.extend(other._errors_px)
         self._relative.extend(other._relative)
         return self
 
     def compute(self, thresholds: Sequence[float] = (0.05, 0.1, 0.15, 0.2), seed: int = 0) -> dict[str, Any]:
-        """`epe_px`, the mean distance, and its `epe_px_interval95`; `median_px`; `pck`, by threshold the part
-        of the known keypoints at most that fraction of the size off; `relative_error`, the mean fraction."""
+        """The measures, over the known keypoints of all frames.
+
+        `epe_px`, the mean distance, and its `epe_px_interval95`; `median_px`; `pck`, by threshold the part of
+        the keypoints at most that fraction of the size off; `relative_error`, the mean fraction; `pck_size`,
+        which size that is. For hand box and crop also `pck_crop`, PCK at 0.01 … 0.1 of the papers' crop, and
+        its means `mpck_crop_06` (0.01 … 0.06) and `mpck_crop_10`; for head sizes `pckh`.
+        """
         if not len(self):
             raise InputError("no frames to measure: call update first")
         errors, relative = np.concatenate(self._errors_px), np.concatenate(self._relative)
         known = relative[np.isfinite(relative)]
-        return {
+        result = {
             "n": len(self),
             "epe_px": float(np.nanmean(errors, dtype=np.float64)),
             "epe_px_interval95": bootstrap_interval(errors, seed),
             "median_px": float(np.nanmedian(errors)),
             "relative_error": float(known.mean(dtype=np.float64)),
-            "pck": {f"{t:g}": float((known <= t).mean()) for t in thresholds},
+            "pck": _shares(known, thresholds),
+            "pck_size": self.size,
         }
+        if self.size == "head":
+            return result | {"pckh": _shares(known, PCKH_THRESHOLDS)}
+        of_crop = known if self.size == "crop" else known / CROP_OVER_BOX
+        shares = _shares(of_crop, PCK_CROP_THRESHOLDS)
+        curve = list(shares.values())
+        result["pck_crop"] = shares
+        result["mpck_crop_06"] = float(np.mean(curve[:6]))
+        result["mpck_crop_10"] = float(np.mean(curve))
+        return result
+
+
+class MeshErrors:
+    """Distances between predicted and true vertices of the same mesh: MPVPE, mean per-vertex position error.
+
+    A frame's mean is kept, not its vertices.
+    """
+
+    def __init__(self) -> None:
+        self._means: dict[str, list[Float[np.ndarray, " b"]]] = {prefix: [] for prefix in ALIGNMENTS}
+
+    def __len__(self) -> int:
+        return sum(len(block) for block in self._means[""])
+
+    def update(
+        self,
+        predicted_mm: Float[np.ndarray, "b v 3"],
+        true_mm: Float[np.ndarray, "b v 3"],
+        predicted_root_mm: Float[np.ndarray, "b 3"],
+        true_root_mm: Float[np.ndarray, "b 3"],
+    ) -> MeshErrors:
+        """Add frames: vertices, and the root joint (the wrist) that root-relative errors put at the origin.
+
+        Raises InputError for shapes that differ and for numbers that are not finite.
+        """
+        predicted, true = _paired(predicted_mm, true_mm, 3)
+        roots = np.asarray(true_root_mm, np.float64) - np.asarray(predicted_root_mm, np.float64)
+        if roots.shape != (len(true), 3) or not np.isfinite(true).all() or not np.isfinite(roots).all():
+            raise InputError(
+                f"vertices {true.shape} with roots {roots.shape}: expected finite (frames, vertices, 3) "
+                "and (frames, 3)"
+            )
+        moved = {
+            "": predicted,
+            "root_relative_": predicted + roots[:, None],
+            "pa_": procrustes(predicted, true),
+        }
+        for prefix, points in moved.items():
+            self._means[prefix].append(np.linalg.norm(points - true, axis=-1).mean(axis=1))
+        return self
+
+    def merge(self, other: MeshErrors) -> MeshErrors:
+        """Add the frames that another instance has seen."""
+        for prefix, blocks in other._means.items():
+            self._means[prefix].extend(blocks)
+        return self
+
+    def compute(self, seed: int = 0) -> dict[str, Any]:
+        """`mpvpe_mm`, `root_relative_mpvpe_mm`, `pa_mpvpe_mm`, each with `…_interval95`, `n`, and `alignment`
+        with the prefixes in words."""
+        if not len(self):
+            raise InputError("no frames to measure: call update first")
+        result: dict[str, Any] = {"n": len(self)}
+        for prefix, blocks in self._means.items():
+            means = np.concatenate(blocks)
+            result[f"{prefix}mpvpe_mm"] = float(means.mean())
+            result[f"{prefix}mpvpe_mm_interval95"] = bootstrap_interval(means[:, None], seed)
+        result["alignment"] = {prefix or "unprefixed": words for prefix, words in ALIGNMENTS.items()}
+        return result
+
+
+class ShapeErrors:
+    """How far a calibrated hand is from the subject's: parameters, width, length (dissertation 6.4.1)."""
+
+    def __init__(self) -> None:
+        self._squares: list[Float[np.ndarray, " b"]] = []
+        self._sizes: list[Float[np.ndarray, "b 2"]] = []
+
+    def __len__(self) -> int:
+        return sum(len(block) for block in self._squares)
+
+    def update(
+        self,
+        predicted_shape: Float[np.ndarray, "b k"],
+        true_shape: Float[np.ndarray, "b k"],
+        predicted_flat_mm: Float[np.ndarray, "b 21 3"],
+        true_flat_mm: Float[np.ndarray, "b 21 3"],
+    ) -> ShapeErrors:
+        """Add subjects: shape parameters, and the joints of either hand at the flat pose.
+
+        Raises InputError for shapes that differ and for numbers that are not finite.
+        """
+        shapes = [np.asarray(shape, np.float64) for shape in (predicted_shape, true_shape)]
+        joints = [np.asarray(flat, np.float64) for flat in (predicted_flat_mm, true_flat_mm)]
+        fits = shapes[0].shape == shapes[1].shape and shapes[0].ndim == 2
+        fits = fits and all(flat.shape == (len(shapes[0]), 21, 3) for flat in joints)
+        if not fits or not all(np.isfinite(array).all() for array in (*shapes, *joints)):
+            found = ", ".join(str(array.shape) for array in (*shapes, *joints))
+            raise InputError(f"arrays {found}: expected finite (b, k) twice and (b, 21, 3) twice")
+        self._squares.append(np.square(shapes[0] - shapes[1]).mean(axis=1))
+        self._sizes.append(np.abs(hand_size(joints[0]) - hand_size(joints[1])))
+        return self
+
+    def merge(self, other: ShapeErrors) -> ShapeErrors:
+        """Add the subjects that another instance has seen."""
+        self._squares.extend(other._squares)
+        self._sizes.extend(other._sizes)
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """`beta_mse`, the mean squared difference of the parameters; `w_error_mm` and `l_error_mm`, the mean
+        absolute differences of width and length; `n` subjects."""
+        if not len(self):
+            raise InputError("no subjects to measure: call update first")
+        width, length = np.concatenate(self._sizes).mean(axis=0)
+        return {
+            "n": len(self),
+            "beta_mse": float(np.concatenate(self._squares).mean()),
+            "w_error_mm": float(width),
+            "l_error_mm": float(length),
+        }
+
+
+class ClassErrors:
+    """A classification of joints into blocks, as in the hybrid paper: counts of true and predicted."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.counts: Int[np.ndarray, "c c"] = np.zeros((classes, classes), dtype=np.int64)
+        """[true class, predicted class]."""
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def update(self, predicted: Int[np.ndarray, "*n"], true: Int[np.ndarray, "*m"]) -> ClassErrors:
+        """Add decisions, arrays of one shape. Raises InputError for other classes and other numbers."""
+        guess, truth = np.asarray(predicted), np.asarray(true)
+        if guess.shape != truth.shape or guess.dtype.kind not in "iu" or truth.dtype.kind not in "iu":
+            raise InputError(f"classes {guess.shape} and {truth.shape}: expected whole numbers of one shape")
+        both = np.stack([truth.ravel(), guess.ravel()])
+        if both.size and (both.min() < 0 or both.max() >= self.classes):
+            raise InputError(f"classes from {both.min()} to {both.max()}: expected 0 to {self.classes - 1}")
+        np.add.at(self.counts, (both[0], both[1]), 1)
+        return self
+
+    def merge(self, other: ClassErrors) -> ClassErrors:
+        """Add the decisions that another instance has seen."""
+        if other.classes != self.classes:
+            raise InputError(f"{other.classes} classes cannot join {self.classes}")
+        self.counts += other.counts
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """`accuracy`; `macro_precision` and `macro_recall`, the plain means over the classes that occur, true
+        or predicted, 0 where a class is never predicted or never true; `n` decisions."""
+        if not len(self):
+            raise InputError("nothing to measure: call update first")
+        right, predicted, true = np.diag(self.counts), self.counts.sum(axis=0), self.counts.sum(axis=1)
+        occurs = (predicted + true) > 0
+        return {
+            "n": len(self),
+            "accuracy": float(right.sum() / len(self)),
+            "macro_precision": float((right / np.maximum(predicted, 1))[occurs].mean()),
+            "macro_recall": float((right / np.maximum(true, 1))[occurs].mean()),
+        }
+
+
+def hand_size(flat_mm: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b 2"]:
+    """Width, index to ring knuckle, and length, wrist to middle tip, of a hand at the flat pose, in its unit
+    (dissertation 6.4.1)."""
+    flat = np.asarray(flat_mm)
+    index, ring, wrist, tip = (flat[..., JOINT_NAMES.index(name), :] for name in _SIZE_JOINTS)
+    return np.stack([np.linalg.norm(index - ring, axis=-1), np.linalg.norm(wrist - tip, axis=-1)], axis=-1)
 
 
 def procrustes(
@@ -193,6 +405,39 @@ def area_under_pck(errors: Float[np.ndarray, "b n"], low: float, high: float, st
     return float((pck[:-1] + pck[1:]).mean() / 2)
 
 
+def area_under_curve(
+    thresholds: Float[np.ndarray, " n"], pck: Float[np.ndarray, " n"], low: float, high: float
+) -> float:
+    """Mean height between `low` and `high` of a curve given by points, as papers publish theirs: by the
+    trapezoid rule on straight lines between the points, beyond the first and last their heights held.
+
+    Raises InputError where the thresholds do not rise.
+    """
+    thresholds, pck = np.asarray(thresholds, np.float64), np.asarray(pck, np.float64)
+    if thresholds.shape != pck.shape or thresholds.ndim != 1 or not (np.diff(thresholds) > 0).all():
+        raise InputError(
+            f"curve of {thresholds.shape} thresholds and {pck.shape} heights: expected rising ones"
+        )
+    at = np.unique(np.concatenate([thresholds[(thresholds > low) & (thresholds < high)], [low, high]]))
+    height = np.interp(at, thresholds, pck)
+    return float(((height[:-1] + height[1:]) / 2 * np.diff(at)).sum() / (high - low))
+
+
+def pck_curve(
+    errors: Float[np.ndarray, "b n"], thresholds: Float[np.ndarray, " t"]
+) -> Float[np.ndarray, " t"]:
+    """The part of the known joints that is at most so far off, for each threshold."""
+    known = np.sort(errors[np.isfinite(errors)])
+    return np.searchsorted(known, thresholds, side="right") / max(len(known), 1)
+
+
+def success_curve(
+    errors: Float[np.ndarray, "b n"], thresholds: Float[np.ndarray, " t"]
+) -> Float[np.ndarray, " t"]:
+    """The part of the frames whose worst known joint is at most so far off, for each threshold."""
+    return pck_curve(_worst(errors, np.isfinite(errors))[:, None], thresholds)
+
+
 def bootstrap_interval(errors: Float[np.ndarray, "b n"], seed: int = 0) -> list[float]:
     """95 % interval of the mean error. Whole frames are redrawn, since the joints of a frame err together."""
     errors = errors[np.isfinite(errors).any(axis=1)]
@@ -206,6 +451,14 @@ def bootstrap_interval(errors: Float[np.ndarray, "b n"], seed: int = 0) -> list[
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return [float(low), float(high)]
+
+
+def _worst(errors: Float[np.ndarray, "b n"], known: Bool[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
+    return np.where(known, errors, -np.inf).max(axis=1)
+
+
+def _shares(errors: Float[np.ndarray, " n"], thresholds: Sequence[float]) -> dict[str, float]:
+    return {f"{t:g}": float((errors <= t).mean()) for t in thresholds}
 
 
 def _paired(predicted: Any, true: Any, axes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets import icvl, msra
-from handgraph.datasets.files import float_array, load_mat, parse_floats, read_bytes
+from handgraph.datasets.files import float_array, load_mat, parse_floats, read_bytes, read_lines
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.evaluation.metrics import JointErrors
 from handgraph.skeleton import NYU14_OF_36
@@ -105,6 +105,28 @@ def read_predictions(
         frame = int(np.argwhere(~np.isfinite(values))[0, 0])
         raise FormatError(f"{path}: frame {frame} (from 0) holds a number that is not finite")
     return values[:, list(known[values.shape[1]])]
+
+
+def read_curve(path: str | Path, column: int = 2) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """A published PCK curve as text: thresholds in mm and heights in [0, 1].
+
+    A file of one column holds the heights at 0, 1, 2 … mm; else the first is the threshold and `column`
+    (counted from 1) the height. Raises FormatError for anything else.
+    """
+    path = Path(path)
+    lines = [line.replace(",", " ") for line in read_lines(path)]
+    if not lines:
+        raise FormatError(f"{path}: no line of a curve")
+    table = parse_floats(path, lines, len(lines[0].split()))
+    if table.shape[1] == 1:
+        thresholds, height = np.arange(len(table), dtype=np.float64), table[:, 0]
+    elif 2 <= column <= table.shape[1]:
+        thresholds, height = table[:, 0], table[:, column - 1]
+    else:
+        raise FormatError(f"{path}: {table.shape[1]} columns, so there is no height in column {column}")
+    if (np.diff(thresholds) <= 0).any() or height.min() < 0 or height.max() > 1:
+        raise FormatError(f"{path}: expected rising thresholds and heights from 0 to 1")
+    return thresholds, height
 
 
 def _from_mat(path: Path) -> Float[np.ndarray, "n j 3"]:
