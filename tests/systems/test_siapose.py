@@ -12,7 +12,7 @@ from handgraph.networks.cpm import PoseMachineShape
 from handgraph.networks.heatmaps import gaussian_maps
 from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.systems import cpm, hourglass
-from handgraph.systems.siapose import Config, Output, loss, prepare, stages
+from handgraph.systems.siapose import Config, Output, SiaGcn, loss, prepare, stages
 from handgraph.training.checkpoint import load_system, save_weights
 
 SMALL_CPM = PoseMachineShape(stages=2, width=8, stride=4, norm=True)
@@ -40,18 +40,11 @@ def test_every_row_of_tables_1_and_2_has_its_weights(row: str, unary: str) -> No
     switches = ROWS[row]
     with torch.device("meta"):
         config = Config(unary=unary, **switches)  # type: ignore[arg-type]
-        layers = parameters(graph_layers(config))
+        heads = [SiaGcn(config) for _ in range(config.heads)]
     # 61 = 20 bones both ways and 21 self loops; five layers of 45 × 45.
-    expected = 5 * 45 * 45 * (1 if config.shared_weights else 61 * config.heads)
-    assert layers == expected
-    assert config.shared_weights or layers == 617_625 * config.heads
+    each = 5 * 45 * 45 if config.shared_weights else 617_625
+    assert [parameters(head) for head in heads] == [each] * config.heads
     assert (config.input_size, config.cells) == ((368, 46) if unary == "cpm" else (256, 64))
-
-
-def graph_layers(config: Config) -> nn.Module:
-    from handgraph.systems.siapose import graph_convolution
-
-    return nn.ModuleList(graph_convolution(config) for _ in range(config.layers))
 
 
 def test_the_paper_sized_network_is_its_parts() -> None:
@@ -71,7 +64,7 @@ def test_a_layer_is_equation_2_with_the_matrices_of_algorithm_1(shared: bool) ->
     torch.manual_seed(0)
     network = replace(SMALL, shared_weights=shared, layers=1, heads=1).build().eval()
     maps = torch.randn(2, 21, 16, 16)
-    weight = network.layers[0].weight.detach()[0].expand(61, 9, 9)
+    weight = network.heads[0].layers[0].weight.detach().expand(61, 9, 9)
     adjacency = skeleton.adjacency(21, skeleton.BONES) + np.eye(21)
     expected, edge = torch.zeros_like(maps), 0
     for target in range(21):
@@ -94,12 +87,10 @@ def test_heads_are_weighted_by_what_the_pointer_says_of_the_image() -> None:
     output = network(image)
     assert torch.allclose(output.pointer.sum(1), torch.ones(3))
     assert not torch.allclose(output.pointer[0], output.pointer[1])
-    heads = output.preliminary[-1][:, None]
-    for layer in network.layers:
-        heads = layer(heads).relu()
-    expected = sum(output.pointer[:, m, None, None, None] * heads[:, m] for m in range(2))
+    heads = [head(preliminary) for head in network.heads]
+    expected = sum(output.pointer[:, m, None, None, None] * heads[m] for m in range(2))
     assert torch.allclose(output.maps, expected, atol=1e-6)
-    assert not torch.allclose(heads[:, 0], heads[:, 1], atol=1e-2)  # heads have kernels of their own
+    assert not torch.allclose(heads[0], heads[1], atol=1e-2)  # heads have kernels of their own
 
 
 def test_a_fresh_head_passes_the_estimators_maps_on() -> None:
@@ -163,7 +154,7 @@ def test_training_can_start_on_a_trained_estimator(unary: str, tmp_path: Path) -
     plan = stages(ours)
     # The first stage leaves the estimator alone; the heads and the pointer learn.
     learning = {name.split(".")[0] for name, _ in network.named_parameters() if plan[0].learns(name)}
-    assert learning == {"layers", "pointer"}
+    assert learning == {"heads", "pointer"}
     prepare(network, plan[1], None, ours)  # a later stage does not undo what was learned
     assert not torch.equal(network(image).preliminary[-1], trained(image).maps[-1])
     prepare(network, plan[0], None, ours)

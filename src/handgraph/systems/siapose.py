@@ -132,15 +132,14 @@ class SiaPose(nn.Module):
         super().__init__()
         self.config = config
         self.unary = config.shape.build(config.joints)
-        self.layers = nn.ModuleList(graph_convolution(config) for _ in range(config.layers))
+        self.heads = nn.ModuleList(SiaGcn(config) for _ in range(config.heads))
         self.pointer = Pointer(config.pointer, config.heads) if config.heads > 1 else None
         self.confidence = PeakConfidence()
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
         preliminary = self.unary(image)
-        heads = preliminary[-1][:, None]  # (b, 1, n, h, w): every head starts from the same maps
-        for layer in self.layers:
-            heads = layer(heads).relu()  # Eq. 2
+        # One after the other: a head's spectra fit into a processor's cache, those of ten do not.
+        heads = torch.stack([head(preliminary[-1]) for head in self.heads], dim=1)
         if self.pointer is None:
             pointer = torch.ones_like(heads[:, :, 0, 0, 0])
         else:
@@ -148,6 +147,19 @@ class SiaPose(nn.Module):
         maps = (pointer[:, :, None, None, None] * heads).sum(dim=1)  # Eq. 3
         uv = keypoints_uv(maps, self.config.input_size, self.config.decode)
         return Output(preliminary, maps, pointer, uv, self.confidence(maps))
+
+
+class SiaGcn(nn.Module):
+    """One head: the estimator's maps through `layers` edge-aware graph convolutions (section 3.2)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(graph_convolution(config) for _ in range(config.layers))
+
+    def forward(self, maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n h w"]:
+        for layer in self.layers:
+            maps = layer(maps).relu()  # Eq. 2
+        return maps
 
 
 class Pointer(nn.Module):
@@ -164,7 +176,7 @@ class Pointer(nn.Module):
 
 
 def graph_convolution(config: Config) -> EdgeConvolution:
-    """One layer of all heads over the skeleton with self loops, started close to the identity.
+    """One layer over the skeleton with self loops, started close to the identity.
 
     The paper does not say how kernels start. Here a node's own kernel is a single one at its centre and the
     others are a tenth of PyTorch's usual noise, so that what goes in comes out at first, and training refines
@@ -174,20 +186,19 @@ def graph_convolution(config: Config) -> EdgeConvolution:
     layer = EdgeConvolution(
         torch.from_numpy(adjacency.astype(np.float32)),
         config.kernel_size,
-        heads=config.heads,
         shared=config.shared_weights,
     )
     center = config.kernel_size // 2
     with torch.no_grad():
         layer.weight.mul_(0.1)
         if config.shared_weights:
-            layer.weight[..., center, center] += 1.0
+            layer.weight[:, center, center] += 1.0
         else:
             for edge, (source, target) in enumerate(
                 zip(layer.edges.sources, layer.edges.targets, strict=True)
             ):
                 if source == target:  # Â takes the mean of what comes in; undo that
-                    layer.weight[:, edge, center, center] += layer.edges.degrees[target]
+                    layer.weight[edge, center, center] += layer.edges.degrees[target]
     return layer
 
 
@@ -230,7 +241,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
     first = whole
     if config.unary_weights is not None:
         first = replace(
-            whole, name="graph", epochs=20, trains=("layers.", "pointer."), loss_weights={"final": 1.0}
+            whole, name="graph", epochs=20, trains=("heads.", "pointer."), loss_weights={"final": 1.0}
         )
     return (
         first,
