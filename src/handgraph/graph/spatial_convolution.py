@@ -128,45 +128,59 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Spectrum(torch.autograd.Function):
-    """rfft2 with zeros appended. The gradient of a spectrum is, here, the spectrum of the gradient.
+    """The transform of maps with zeros appended. Its gradient is, here, the transform of a map's gradient.
 
-    That differs from PyTorch's own convention by a factor for each frequency (the half spectrum holds most
+    This differs from PyTorch's own convention by a factor for each frequency (the half spectrum holds most
     frequencies once for two). Products, sums and reorderings of maps keep such a factor, and `_Maps` takes it
     away again, so between the two it never needs to be applied; PyTorch's own backward of rfft2 would
     transform the full complex square.
     """
 
     @staticmethod
-    def forward(ctx: Any, maps: Float[Tensor, "*b h w"], size: tuple[int, int]) -> Complex[Tensor, "*b f g"]:
+    def forward(ctx: Any, maps: Float[Tensor, "*b h w"], size: tuple[int, int]) -> Complex[Tensor, "*b g f"]:
         ctx.size, ctx.shape = size, maps.shape
-        return torch.fft.rfft2(maps, s=size)
+        return _transform(maps, size)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        height, width = ctx.shape[-2:]
-        return torch.fft.irfft2(gradient, s=ctx.size)[..., :height, :width], None
+        return _inverse(gradient, ctx.size, (0, 0, *ctx.shape[-2:])), None
 
 
 class _Maps(torch.autograd.Function):
-    """irfft2 of which a window is kept; the counterpart of `_Spectrum`."""
+    """The inverse transform, of which a window is kept; the counterpart of `_Spectrum`."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        spectra: Complex[Tensor, "*b f g"],
+        spectra: Complex[Tensor, "*b g f"],
         size: tuple[int, int],
         window: tuple[int, int, int, int],
     ) -> Float[Tensor, "*b h w"]:
         ctx.size, ctx.window = size, window
-        top, left, height, width = window
-        return torch.fft.irfft2(spectra, s=size)[..., top : top + height, left : left + width]
+        return _inverse(spectra, size, window)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         top, left, _, _ = ctx.window
-        return torch.fft.rfft2(pad(gradient, (left, 0, top, 0)), s=ctx.size), None, None
+        return _transform(pad(gradient, (left, 0, top, 0)), ctx.size), None, None
+
+
+# One dimension after the other, each time the last one in memory, and only rows that hold or keep something:
+# a half to two thirds of the time of rfft2 and irfft2 here. So spectra have the columns' frequencies first.
+
+
+def _transform(maps: Float[Tensor, "*b h w"], size: tuple[int, int]) -> Complex[Tensor, "*b g f"]:
+    return torch.fft.fft(torch.fft.rfft(maps, n=size[1]).transpose(-1, -2), n=size[0])
+
+
+def _inverse(
+    spectra: Complex[Tensor, "*b g f"], size: tuple[int, int], window: tuple[int, int, int, int]
+) -> Float[Tensor, "*b h w"]:
+    top, left, height, width = window
+    rows = torch.fft.ifft(spectra)[..., top : top + height].transpose(-1, -2)
+    return torch.fft.irfft(rows, n=size[1])[..., left : left + width]
 
 
 def _turns(frequencies: int, start: int, cells: int, size: int, like: Tensor) -> tuple[Tensor, Tensor]:

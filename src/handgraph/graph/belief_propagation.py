@@ -1,0 +1,256 @@
+"""Sum-product belief propagation on a tree whose nodes are places on a map: exact marginals by convolution.
+
+Kong et al.: AGMN (BMVC 2019) and R-MGMN (WACV 2020), chapters 4 and 3 of Kong's dissertation, whose equation
+numbers these are. A pairwise potential depends on the difference of two positions alone (Eq. 3.19), so a
+message is a convolution of the sender's belief with the edge's kernel (Eq. 3.20, 4.11).
+
+Messages of one level of the tree do not wait for each other: they are sent together, from the leaves to the
+root and back (4 + 4 steps for the hand, where one at a time takes 40). Products of messages are sums of
+logarithms, so no number of neighbours underflows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from handgraph.errors import ConfigError
+from handgraph.graph.spatial_convolution import (
+    Method,
+    SameConvolution,
+    check_kernel_size,
+    direct_same,
+    exporting,
+    product,
+)
+
+MESSAGE_CONSTANT = 4e-10
+"""Added to every cell of every message of sum 1, as the authors' code does: no message forbids a place."""
+SMALLEST_POTENTIAL = 1e-10
+"""Potentials are at least this before they are normalised; the authors' code has some such tiny number."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree by the parent of each node, -1 at the root. Raises `ConfigError` for anything that is no tree.
+
+    Directed edges, one kernel each: first from every node but the root to its parent, in the nodes' order,
+    then from the parents to these nodes in the same order. The hand has 20 up and 20 down.
+    """
+
+    parents: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.parents.count(-1) != 1:
+            raise ConfigError(f"the parents {self.parents} have {self.parents.count(-1)} roots, expected one")
+        for node in range(len(self.parents)):
+            steps, at = 0, node
+            while at != -1:
+                at, steps = self.parents[at] if 0 <= at < len(self.parents) else at, steps + 1
+                if steps > len(self.parents):
+                    raise ConfigError(f"the parents {self.parents} do not lead from node {node} to the root")
+
+    @cached_property
+    def children(self) -> tuple[int, ...]:
+        """Every node but the root, in order: the i-th has edges i (up) and i + len(children) (down)."""
+        return tuple(node for node, parent in enumerate(self.parents) if parent != -1)
+
+    @cached_property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """The directed edges as (source, target)."""
+        up = tuple((child, self.parents[child]) for child in self.children)
+        return up + tuple((target, source) for source, target in up)
+
+    @cached_property
+    def levels(self) -> tuple[tuple[int, ...], ...]:
+        """Nodes by their distance from the root, which is the first level."""
+        levels: list[tuple[int, ...]] = [(self.parents.index(-1),)]
+        while below := tuple(node for node in self.children if self.parents[node] in levels[-1]):
+            levels.append(below)
+        return tuple(levels)
+
+    def both_directions(self, kernels: Float[Tensor, "*b c s s"]) -> Float[Tensor, "*b e s s"]:
+        """The kernels of all directed edges from those of the up edges alone.
+
+        A potential is one function of two places: seen from the other end its kernel is turned by half a turn
+        (the transpose in Eq. 4.11). Kernels learned freely for both directions need not agree like that; then
+        beliefs are no marginals of any joint distribution.
+        """
+        return torch.cat([kernels, kernels.flip(-2, -1)], dim=-3)
+
+
+def potentials(
+    maps: Float[Tensor, "*b n h w"], smallest: float = SMALLEST_POTENTIAL
+) -> Float[Tensor, "*b n h w"]:
+    """Maps or kernels of any sign as potentials: at least `smallest` (Eq. 4.2, 4.4 have 0), each of sum 1."""
+    maps = maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+    maps = maps.clamp(min=smallest)
+    return maps / maps.sum(dim=(-2, -1), keepdim=True)
+
+
+def marginals(
+    unary: Float[Tensor, "*b n h w"],
+    kernels: Float[Tensor, "*k e s s"],
+    tree: Tree,
+    method: Method = "fft",
+    *,
+    constant: float = MESSAGE_CONSTANT,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "*o n h w"]:
+    """Each node's distribution over the map (Eq. 3.16, 4.8), by Eq. 3.14 along the tree and back.
+
+    `unary` and `kernels` are not negative; neither needs to be normalised. Kernels are in the order of
+    `tree.edges`, odd in size, and say where the target is seen from the source: entry c + r, counted from the
+    centre c, is the potential of target - source = r. Their leading dimensions broadcast with those of
+    `unary`: none for one graphical model shared by all images, (b,) for each image its own, (models,) against
+    unary maps (b, 1) for a pool.
+
+    With `constant` 0 the marginals are exact. `dtype` is that of the transforms, float64 by default where the
+    device has it: a transform's error is a fraction of a message's largest value, in float32 about 1e-8 of
+    its sum. That is more than the constant, so noise would fill the tails, and where neighbours contradict
+    each other it is the tails that are multiplied (measured: marginals wrong by up to 0.5).
+    """
+    if kernels.shape[-3] != len(tree.edges):
+        raise ConfigError(f"{kernels.shape[-3]} kernels, expected {len(tree.edges)}: one a directed edge")
+    convolution = _convolution(unary, kernels.shape[-1])
+    if method == "direct":
+        along: Sequence[Tensor] = _by_level(kernels, tree)
+    else:
+        along = message_spectra(kernels, tree, convolution, dtype or transform_type(unary))
+    return _propagate(unary, along, tree, convolution, method, constant)
+
+
+def transform_type(like: Tensor) -> torch.dtype:
+    """float64; float32 where the device has nothing wider or a graph is being exported."""
+    return torch.float32 if like.device.type == "mps" or exporting() else torch.float64
+
+
+def message_spectra(
+    kernels: Float[Tensor, "*k e s s"], tree: Tree, convolution: SameConvolution, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """The kernels' spectra in the order in which `marginals` needs them, for each level up and then down."""
+    counts = [len(level) for level in tree.levels[1:]]
+    spectra = convolution.kernel_spectrum(kernels[..., _order_by_level(tree), :, :].to(dtype))
+    return spectra.split(counts + counts, dim=kernels.ndim - 3)
+
+
+def _by_level(kernels: Float[Tensor, "*k e s s"], tree: Tree) -> Sequence[Tensor]:
+    """The kernels of the edges up from each level, level 1 first, then of the edges down to each level."""
+    counts = [len(level) for level in tree.levels[1:]]
+    return kernels[..., _order_by_level(tree), :, :].split(counts + counts, dim=-3)
+
+
+def _order_by_level(tree: Tree) -> list[int]:
+    position = {child: index for index, child in enumerate(tree.children)}
+    up = [position[node] for level in tree.levels[1:] for node in level]
+    return up + [len(position) + edge for edge in up]
+
+
+def _convolution(unary: Tensor, kernel_size: int) -> SameConvolution:
+    return SameConvolution(unary.shape[-2], unary.shape[-1], kernel_size, matrices=exporting())
+
+
+def _propagate(
+    unary: Float[Tensor, "*b n h w"],
+    along: Sequence[Tensor],
+    tree: Tree,
+    convolution: SameConvolution,
+    method: Method,
+    constant: float,
+) -> Float[Tensor, "*o n h w"]:
+    """The two passes. `along` holds kernels or their spectra for each level, up and then down."""
+    dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
+    with torch.autocast(unary.device.type, enabled=False):
+        levels, depth = tree.levels, len(tree.levels) - 1
+        order = [node for level in levels for node in level]
+        log_unary = unary[..., order, :, :].to(dtype).clamp(min=torch.finfo(dtype).tiny).log()
+        # Logarithms of Eq. 3.15's product, so far: the node's own word and those of all that have written.
+        belief = list(log_unary.split([len(level) for level in levels], dim=-3))
+        above = [[levels[d - 1].index(tree.parents[node]) for node in levels[d]] for d in range(1, depth + 1)]
+
+        heard: list[Tensor] = []
+        for d in range(depth, 0, -1):
+            message = _log_message(belief[d], along[d - 1], convolution, method, constant)
+            heard.insert(0, message)
+            belief[d - 1] = belief[d - 1] + _collected(message, above[d - 1], len(levels[d - 1]))
+        for d in range(1, depth + 1):
+            # What the parent believes without what this child told it (the product in Eq. 3.14).
+            rest = _spread(belief[d - 1], above[d - 1]) - heard[d - 1]
+            message = _log_message(rest, along[depth + d - 1], convolution, method, constant)
+            belief[d] = belief[d] + message
+
+        lead = torch.broadcast_shapes(*(level.shape[:-3] for level in belief))
+        together = torch.cat([level.expand(*lead, -1, -1, -1) for level in belief], dim=-3)
+        return _distribution(together)[..., [order.index(node) for node in range(len(order))], :, :]
+
+
+def _log_message(
+    log_belief: Tensor, along: Tensor, convolution: SameConvolution, method: Method, constant: float
+) -> Tensor:
+    """The logarithm of Eq. 3.20's message, up to a number, the same in all cells, that drops out later."""
+    belief = _distribution(log_belief)
+    if method == "direct":
+        message = direct_same(belief, along.to(belief.dtype))
+    else:
+        wide = belief.to(along.real.dtype if along.is_complex() else along.dtype)
+        message = convolution.maps_from(product(convolution.spectrum(wide), along)).to(belief.dtype)
+        # Sums of what is not negative come out a rounding error below zero.
+        message = message.clamp(min=0)
+    if constant:
+        message = message + constant * message.sum(dim=(-2, -1), keepdim=True)
+    return message.clamp(min=torch.finfo(message.dtype).tiny).log()
+
+
+def _distribution(log_belief: Tensor) -> Tensor:
+    """exp, scaled so that each map's sum is 1."""
+    return log_belief.flatten(-2).softmax(dim=-1).unflatten(-1, log_belief.shape[-2:])
+
+
+def _spread(maps: Tensor, places: list[int]) -> Tensor:
+    """The maps at these places."""
+    return maps if places == list(range(maps.shape[-3])) else maps[..., places, :, :]
+
+
+def _collected(maps: Tensor, places: list[int], count: int) -> Tensor:
+    """The transpose of `_spread`: at each of `count` places the sum of the maps sent there."""
+    if places == list(range(count)):
+        return maps
+    if count == 1:
+        return maps.sum(dim=-3, keepdim=True)
+    total = maps.new_zeros(*maps.shape[:-3], count, *maps.shape[-2:])
+    return total.index_add(-3, torch.tensor(places, device=maps.device), maps)
+
+
+class GraphicalModels(nn.Module):
+    """A pool of `models` graphical models on one tree, each with kernels of its own (Eq. 3.21, 3.22).
+
+    Kernels are free in both directions, as the papers' are; they pass through `potentials`. Flat at first: no
+    model then knows anything, and every message is (nearly) the same everywhere.
+    """
+
+    def __init__(self, tree: Tree, models: int, kernel_size: int, method: Method = "fft") -> None:
+        super().__init__()
+        check_kernel_size(kernel_size)
+        self.tree, self.method = tree, method
+        self.kernels = nn.Parameter(torch.ones(models, len(tree.edges), kernel_size, kernel_size))
+        self._kept: tuple[object, tuple[Tensor, ...]] | None = None
+
+    def train(self, mode: bool = True) -> "GraphicalModels":
+        self._kept = None
+        return super().train(mode)
+
+    def forward(self, unary: Float[Tensor, "b n h w"]) -> Float[Tensor, "b m n h w"]:
+        """Each model's marginals p_l of Eq. 3.10; `unary` as for `marginals`."""
+        if self.method == "direct" or self.training or torch.is_grad_enabled() or exporting():
+            return marginals(unary[:, None], potentials(self.kernels), self.tree, self.method)
+        convolution = _convolution(unary, self.kernels.shape[-1])
+        dtype = transform_type(unary)
+        # In evaluation the spectra are constants. A weight written to or moved has another version or place.
+        state = (convolution, dtype, self.kernels._version, self.kernels.data_ptr(), self.kernels.dtype)
+        if self._kept is None or self._kept[0] != state:
+            spectra = message_spectra(potentials(self.kernels), self.tree, convolution, dtype)
+            self._kept = (state, spectra)
+        return _propagate(unary[:, None], self._kept[1], self.tree, convolution, "fft", MESSAGE_CONSTANT)
