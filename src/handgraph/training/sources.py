@@ -170,14 +170,16 @@ def _synthetic_rgb(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
     if wanted.samples is None:
         raise ConfigError("data.samples is missing: how many images of the endless stream make an epoch")
     options = dict(wanted.options)
-    uses = options.pop("uses", 1) if augment else 1
+    uses = options.pop("uses", 1)
     try:
         synthesizer = RgbSynthesizer(wanted.seed, split, **options)
     except TypeError as error:
         raise ConfigError(f"data.options: {error}") from None
     if not isinstance(uses, int) or uses < 1:
         raise ConfigError(f"data.options.uses is {uses!r}, expected a whole number of 1 or more")
-    return Stream(synthesizer, wanted.samples) if uses == 1 else Reused(synthesizer, wanted.samples, uses)
+    if uses == 1 or not augment:
+        return Stream(synthesizer, wanted.samples)
+    return Reused(synthesizer, wanted.samples, uses)
 
 
 def _colour_dataset(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
