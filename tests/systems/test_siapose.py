@@ -12,7 +12,7 @@ from handgraph.networks.cpm import PoseMachineShape
 from handgraph.networks.heatmaps import gaussian_maps
 from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.systems import cpm, hourglass
-from handgraph.systems.siapose import Config, Output, SiaGcn, loss, prepare, stages
+from handgraph.systems.siapose import Config, Output, SiaGcns, loss, prepare, stages
 from handgraph.training.checkpoint import load_system, save_weights
 
 SMALL_CPM = PoseMachineShape(stages=2, width=8, stride=4, norm=True)
@@ -40,10 +40,11 @@ def test_every_row_of_tables_1_and_2_has_its_weights(row: str, unary: str) -> No
     switches = ROWS[row]
     with torch.device("meta"):
         config = Config(unary=unary, **switches)  # type: ignore[arg-type]
-        heads = [SiaGcn(config) for _ in range(config.heads)]
+        graph = SiaGcns(config)
     # 61 = 20 bones both ways and 21 self loops; five layers of 45 × 45.
     each = 5 * 45 * 45 if config.shared_weights else 617_625
-    assert [parameters(head) for head in heads] == [each] * config.heads
+    assert parameters(graph) == each * config.heads
+    assert all(len(layer.weight) == config.heads for layer in graph.layers)
     assert (config.input_size, config.cells) == ((368, 46) if unary == "cpm" else (256, 64))
 
 
@@ -64,7 +65,7 @@ def test_a_layer_is_equation_2_with_the_matrices_of_algorithm_1(shared: bool) ->
     torch.manual_seed(0)
     network = replace(SMALL, shared_weights=shared, layers=1, heads=1).build().eval()
     maps = torch.randn(2, 21, 16, 16)
-    weight = network.heads[0].layers[0].weight.detach().expand(61, 9, 9)
+    weight = network.gcn.layers[0].weight.detach()[0].expand(61, 9, 9)
     adjacency = skeleton.adjacency(21, skeleton.BONES) + np.eye(21)
     expected, edge = torch.zeros_like(maps), 0
     for target in range(21):
@@ -87,10 +88,17 @@ def test_heads_are_weighted_by_what_the_pointer_says_of_the_image() -> None:
     output = network(image)
     assert torch.allclose(output.pointer.sum(1), torch.ones(3))
     assert not torch.allclose(output.pointer[0], output.pointer[1])
-    heads = [head(preliminary) for head in network.heads]
+    heads = network.gcn(preliminary).unbind(dim=1)
     expected = sum(output.pointer[:, m, None, None, None] * heads[m] for m in range(2))
     assert torch.allclose(output.maps, expected, atol=1e-6)
     assert not torch.allclose(heads[0], heads[1], atol=1e-2)  # heads have kernels of their own
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_training_head_by_head_and_answering_all_at_once_agree(shared: bool) -> None:
+    torch.manual_seed(0)
+    graph, maps = SiaGcns(replace(SMALL, shared_weights=shared)), torch.rand(3, 21, 16, 16)
+    assert torch.allclose(graph.train()(maps), graph.eval()(maps), atol=1e-6)
 
 
 def test_a_fresh_head_passes_the_estimators_maps_on() -> None:
@@ -154,7 +162,7 @@ def test_training_can_start_on_a_trained_estimator(unary: str, tmp_path: Path) -
     plan = stages(ours)
     # The first stage leaves the estimator alone; the heads and the pointer learn.
     learning = {name.split(".")[0] for name, _ in network.named_parameters() if plan[0].learns(name)}
-    assert learning == {"heads", "pointer"}
+    assert learning == {"gcn", "pointer"}
     prepare(network, plan[1], None, ours)  # a later stage does not undo what was learned
     assert not torch.equal(network(image).preliminary[-1], trained(image).maps[-1])
     prepare(network, plan[0], None, ours)
