@@ -105,6 +105,7 @@ def test_attention_is_a_softmax_and_lowers_the_error_where_confidence_is_right(l
     errors: dict[bool, list[float]] = {True: [], False: []}
     for seed in range(8):
         true, shapes, poses = predictions(20, seed)
+        shapes[10:] += 2 * (shapes[10:] - true)  # half of the images are bad ones
         confidence = -np.abs(shapes - true).mean(1)
         for attended in (True, False):
             result = calibrate(layer, shapes, poses, confidence if attended else None)

@@ -343,14 +343,16 @@ def _calibration(
     layer: HandLayer, shape: np.ndarray, covariance: np.ndarray | None, weights: np.ndarray, energy: float
 ) -> Calibration:
     (length, width), by_shape = distances_mm(layer, shape, (_LENGTH, _WIDTH))
-    sd = None if covariance is None else [float(np.sqrt(row @ covariance @ row)) for row in by_shape]
+    length_sd = width_sd = None
+    if covariance is not None:
+        length_sd, width_sd = (float(np.sqrt(row @ covariance @ row)) for row in by_shape)
     return Calibration(
         shape=shape,
         covariance=covariance,
         hand_length_mm=float(length),
         hand_width_mm=float(width),
-        hand_length_sd_mm=sd and sd[0],
-        hand_width_sd_mm=sd and sd[1],
+        hand_length_sd_mm=length_sd,
+        hand_width_sd_mm=width_sd,
         weights=weights,
         energy=energy,
     )
