@@ -18,8 +18,8 @@ from handgraph import skeleton
 from handgraph.graph.bones import kcs_matrix
 from handgraph.graph.gcn import normalised_adjacency
 
-# Poses come in millimetres; their features work in hand-sized units.
-UNIT_MM = 100.0
+# Poses come in millimetres; their features work in centimetres, of which a bone has a few.
+UNIT_MM = 10.0
 IMAGE_SIZE = 64  # a critic of poses needs the picture's gist; larger ones are averaged down first
 LEAK = 0.1
 

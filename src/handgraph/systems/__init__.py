@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from handgraph.systems import cpm, hourglass, hybrid_gcn, jgr_p2o, siapose
+from handgraph.systems import cpm, graph_refine, hourglass, hybrid_gcn, jgr_p2o, siapose
 
 SYSTEMS: dict[str, ModuleType] = {
     "jgr_p2o": jgr_p2o,
@@ -10,6 +10,7 @@ SYSTEMS: dict[str, ModuleType] = {
     "cpm": cpm,
     "hourglass": hourglass,
     "hybrid_gcn": hybrid_gcn,
+    "graph_refine": graph_refine,
 }
 
 
