@@ -275,17 +275,47 @@ def run_synthesize(args: argparse.Namespace) -> Answer:
 
 
 def run_score(args: argparse.Namespace) -> Answer:
-    """Published predictions against a data set's labels."""
-    from handgraph.evaluation.score import score
+    """Published predictions, one file or several, against a data set's labels."""
+    from handgraph.evaluation.plots import labels, plot_curves, table
+    from handgraph.evaluation.score import compare
 
-    result = score(args.predictions, args.truth, args.dataset, args.format)
-    mean, median, n = result["mean_mm"], result["median_mm"], result["n"]
-    shares = ", ".join(f"{float(result['success'][mm]):.1%} within {mm} mm" for mm in ("20", "40", "80"))
-    return Answer(
-        result,
-        f"joint error {mean:.3f} mm mean, {median:.3f} mm median, {n} frames\n"
+    found = compare(args.predictions, args.truth, args.dataset, args.format)
+    rows = [(file, scored) for file, scored in found if not isinstance(scored, HandgraphError)]
+    wrong = [(file, scored) for file, scored in found if isinstance(scored, HandgraphError)]
+    if len(found) == 1 and wrong:
+        raise wrong[0][1]
+    for file, error in wrong:
+        _say("score", str(error) if file in str(error) else f"{file}: {error}")
+    lines = []
+    for name, (_, scored) in zip(labels([file for file, _ in rows]), rows, strict=True):
+        lines += [f"{name}:"] if len(found) > 1 else []
+        lines += _score_lines(scored.figures)
+    document: dict[str, Any] = {"files": [{"file": file, **scored.figures} for file, scored in rows]}
+    document["files"] += [{"file": file, "error": str(error)} for file, error in wrong]
+    if len(found) == 1:
+        document = dict(rows[0][1].figures)
+    if args.table and rows:
+        document["table"] = table(rows, args.table)
+        lines = [document["table"]]
+    if args.plot and rows:
+        plot_curves(args.plot, rows, args.dataset)
+        document["plot"] = args.plot
+        lines.append(f"picture: {args.plot}")
+    return Answer(document, "\n".join(lines), 2 if wrong else 0)
+
+
+def _score_lines(figures: dict[str, Any]) -> list[str]:
+    if "epe_px" in figures:
+        return [
+            f"keypoint error {figures['epe_px']:.3f} px mean, mPCK {figures['mpck_crop_06']:.1%} (0.01 to "
+            f"0.06 of the crop), {figures['n']} hands, {figures['missed']} missed, {figures['extra']} extra"
+        ]
+    shares = ", ".join(f"{float(figures['success'][mm]):.1%} within {mm} mm" for mm in ("20", "40", "80"))
+    mean, median = figures["mean_mm"], figures["median_mm"]
+    return [
+        f"joint error {mean:.3f} mm mean, {median:.3f} mm median, {figures['n']} frames",
         f"frames by their worst joint: {shares}",
-    )
+    ]
 
 
 def run_export(args: argparse.Namespace) -> Answer:
@@ -336,7 +366,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args, left = parser.parse_known_args(arguments)
     unknown = [word for word in left if word.startswith("-")]
-    more = {"predict": "files", "train": "overrides"}.get(args.command)
+    more = {"predict": "files", "train": "overrides", "score": "predictions"}.get(args.command)
     if unknown or (left and more is None):
         parser.error(f"{args.command}: unknown argument {(unknown or left)[0]!r}")
     if more is not None:
@@ -418,10 +448,19 @@ def _parser() -> argparse.ArgumentParser:
     score = command(
         "score", run_score, "score predictions.txt --truth nyu_labels.txt --dataset nyu --format uvd"
     )
-    score.add_argument("predictions", metavar="PREDICTIONS", help="text (.xz too) or .mat, one frame a line")
-    score.add_argument("--truth", required=True, metavar="FILE", help="labels as published: u v d a joint")
-    score.add_argument("--dataset", required=True, metavar="NAME", help="nyu, icvl or msra")
-    score.add_argument("--format", choices=("uvd", "xyz"), default="uvd", help="of the predictions")
+    score.add_argument(
+        "predictions",
+        nargs="+",
+        metavar="PREDICTIONS",
+        help="text (.xz too) or .mat, one frame a line; FreiHAND's JSON; COCO results",
+    )
+    score.add_argument("--truth", required=True, metavar="FILE", help="the labels as they are published")
+    score.add_argument(
+        "--dataset", required=True, metavar="NAME", help="nyu, icvl, msra, freihand, ho3d or coco"
+    )
+    score.add_argument("--format", choices=("uvd", "xyz", "json"), help="of the predictions")
+    score.add_argument("--plot", metavar="FILE.png", help="draw the curves of all files")
+    score.add_argument("--table", choices=("md", "latex"), help="print a table of all files")
 
     datasets = command("datasets", run_datasets, "datasets check nyu /data/nyu")
     datasets.add_argument("words", nargs="*", metavar="check NAME ROOT", help="without: list the data sets")
