@@ -103,6 +103,11 @@ class Config:
             raise ConfigError(f"input_size is {self.input_size}, expected a multiple of 32 pixels")
 
     @property
+    def joints(self) -> int:
+        """21, the canonical hand's; the paper has no other."""
+        return JOINTS
+
+    @property
     def classes(self) -> tuple[int, int]:
         """How many 2D and how many 3D classes there are."""
         along = (2 * n - 1 if self.overlapped else n for n in (self.splits_2d, self.splits_3d))
