@@ -1,5 +1,7 @@
 """Damages files the way copies and disks do."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,3 +47,13 @@ def outcomes(path: Path, read: Callable[[], object], times: int, seed: int = 0) 
         path.unlink(missing_ok=True)
         path.write_bytes(original)
     return results
+
+
+def copied(tree: Path, to: Path) -> Path:
+    """A copy to damage: pictures are links (remove one before writing it), everything else is copied."""
+
+    def copy(source: str, target: str) -> None:
+        (os.link if source.endswith((".png", ".jpg")) else shutil.copy)(source, target)
+
+    shutil.copytree(tree, to, dirs_exist_ok=True, copy_function=copy)
+    return to

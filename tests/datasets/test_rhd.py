@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from damage import copied
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets import Sample, open_dataset
@@ -22,8 +23,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def tree(written, tmp_path):
-    shutil.copytree(written[0], tmp_path, dirs_exist_ok=True)
-    return tmp_path
+    return copied(written[0], tmp_path)
 
 
 def labels_path(root):
@@ -165,6 +165,7 @@ def test_labels_that_cannot_be_true(tree):
 def test_a_mask_or_picture_of_another_kind(tree):
     data = open_dataset("rhd", tree, "train")
     mask = tree / "RHD_published_v2/training/mask/00000.png"
+    mask.unlink()
     shutil.copy(data.image_path(0), mask)
     with pytest.raises(FormatError, match="a PNG of 320x320, 3 channels of 8 bit, expected 320x320, 1 of 8"):
         data[0]
@@ -193,4 +194,4 @@ def test_real_labels_project_onto_themselves(real):
         assert doubts(sample, tuple(int(i) for i in RHD.gather)) == []
         # Each finger's last listed point is its knuckle: equally far from the wrist, however bent the hand.
         reach = np.linalg.norm(sample.joints_mm - sample.joints_mm[0], axis=1)[[8, 12, 16, 20]]
-        assert np.ptp(reach) < 0.15 * reach.mean()
+        assert np.ptp(reach) < 0.2 * reach.mean()

@@ -43,7 +43,7 @@ POINTS = (
 SPLITS = ("train", "validation", "test")
 RULES: Mapping[str, Mapping[str, float]] = {
     "70/15/15": {"train": 0.70, "validation": 0.15, "test": 0.15},
-    "60000/10000/rest": {"train": 60000, "validation": 10000, "test": 12760},
+    "60000/10000/rest": {"train": 60000.0, "validation": 10000.0, "test": 12760.0},
 }
 """Random splits of all pictures: R-MGMN and SIA-GCN; AGMN (of 82760)."""
 HELD_OUT_RECORDINGS = ("data_1", "data_10", "data_20")

@@ -32,11 +32,12 @@ TIP_VERTICES: dict[str, tuple[int, int, int, int, int]] = {
     "smplx": (744, 320, 443, 554, 671),
     "manopth": (745, 317, 444, 556, 673),
     "manopth_left": (745, 317, 445, 556, 673),
-    "freihand": (744, 320, 443, 555, 672),
+    "freihand": (744, 333, 444, 555, 672),
 }
 """Fingertip vertices of the MANO mesh, thumb to little finger, as different sources choose them.
 
-DexYCB's labels use manopth's, FreiHAND's its own; `smplx` is the default.
+DexYCB's labels use manopth's; FreiHAND's its own, found from its labelled joints and meshes (the script that
+its authors publish names 320 and 443 instead). `smplx` is the default.
 """
 
 MAX_FILE_BYTES = 256 * 2**20  # a MANO file has 4 MB; far larger is not a hand model
