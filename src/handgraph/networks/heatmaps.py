@@ -74,6 +74,44 @@ def squared_error(
     return torch.stack([((stage.float() - target).square() * counts).sum() for stage in maps]).sum() / len(uv)
 
 
+def marginal_error(
+    maps: Float[Tensor, "b n h w"],
+    uv: Float[Tensor, "b n 2"],
+    known: Bool[Tensor, "b n"],
+    size: int,
+    sigma: float = 1.0,
+) -> Float[Tensor, ""]:
+    """`squared_error` of distributions to the targets scaled to sum 1 (R-MGMN and AGMN: Eq. 3.26, 4.15).
+
+    A distribution cannot say that a keypoint is not in the picture: those outside do not count.
+    """
+    target = gaussian_maps(uv, known, maps.shape[-1], size, sigma)
+    target = target / target.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+    counts = supervised(uv, known, size, "ignore")[..., None, None]
+    return ((maps.float() - target).square() * counts).sum() / len(uv)
+
+
+def kernel_maps(
+    uv: Float[Tensor, "b n 2"],
+    known: Bool[Tensor, "b n"],
+    edges: Sequence[tuple[int, int]],
+    kernel_size: int,
+    cells: int,
+    size: int,
+    sigma: float = 1.0,
+) -> Float[Tensor, "b e k k"]:
+    """For each (source, target) a Gaussian of peak 1, as far from the centre as the target from the source.
+
+    In cells of a map of `cells` over a crop of `size` pixels. Zero where either keypoint is unknown.
+    """
+    sources, targets = torch.tensor(edges, device=uv.device).T
+    both = known[:, sources] & known[:, targets]
+    offset = torch.where(both[..., None], uv[:, targets] - uv[:, sources], 0.0) * ((size - 1) * cells / size)
+    grid = torch.arange(kernel_size, dtype=uv.dtype, device=uv.device) - kernel_size // 2
+    column, row = torch.exp((grid - offset[..., None]).square() / (-2 * sigma**2)).unbind(dim=2)
+    return row[..., :, None] * column[..., None, :] * both[..., None, None]
+
+
 def peak_cells(maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n 2"]:
     """Column and row of each map's highest cell (the papers' decoding); the first one of equals."""
     width = maps.shape[-1]
@@ -138,3 +176,18 @@ class PeakConfidence(nn.Module):
     def forward(self, maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n"]:
         offset, slope = self.curve.unbind()
         return torch.sigmoid(offset + slope * maps.float().amax(dim=(-2, -1)))
+
+
+class MassConfidence(PeakConfidence):
+    """Confidence of a keypoint from a marginal: the probability mass around its peak (`peak_mass`).
+
+    The logistic curve is over the mass's log-odds, and says the mass itself until it is fitted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.curve.copy_(torch.tensor([0.0, 1.0]))
+
+    def forward(self, maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n"]:
+        offset, slope = self.curve.unbind()
+        return torch.sigmoid(offset + slope * peak_mass(maps).logit(eps=1e-6))

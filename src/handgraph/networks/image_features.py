@@ -14,7 +14,7 @@ from handgraph.errors import CheckpointError, ConfigError, MissingExtraError
 from handgraph.networks.backbone import read_state
 from handgraph.networks.batch_norm import BatchNorm2d
 
-BUILT_IN = ("small", "resnet18", "resnet50")
+BUILT_IN = ("small", "resnet18", "resnet50", "resnet152")
 """`small` is a ResNet-10 of 32 to 256 channels, for CPUs; the others are those of He et al. 2016."""
 
 
@@ -130,6 +130,8 @@ def build_features(name: str) -> ResidualFeatures | NamedFeatures:
         return ResidualFeatures(BasicBlock, (2, 2, 2, 2))
     if name == "resnet50":
         return ResidualFeatures(Bottleneck, (3, 4, 6, 3))
+    if name == "resnet152":
+        return ResidualFeatures(Bottleneck, (3, 8, 36, 3))
     check_name(name)
     return NamedFeatures(name)
 
