@@ -27,6 +27,7 @@ ROWS = {
     "1-head": {"heads": 1},
     "5-head": {"heads": 5},
     "10-head": {"heads": 10},
+    "10-head R-SiaPose": {"heads": 10, "rotation": True},
 }
 
 
@@ -119,6 +120,7 @@ def test_the_loss_is_equation_4() -> None:
         preliminary=tuple(torch.randn(2, 21, 16, 16) for _ in range(3)),
         maps=torch.randn(2, 21, 16, 16),
         pointer=torch.ones(2, 1),
+        rotation=torch.zeros(2, 0),
         uv=uv,
         confidence=torch.ones(2, 21),
     )
@@ -141,7 +143,51 @@ def test_the_schedule_is_the_papers() -> None:
         at += int(stage.epochs)
     assert found == [(0, 1.0, 1e-4), (40, 0.1, 1e-4), (60, 0.1, 5e-5), (80, 0.1, 2.5e-5)]
     assert stages(Config(unary="hourglass"))[0].learning_rate == 7.5e-4
-    assert all(stage.trains == ("",) and stage.loss_weights["final"] == 1 for stage in plan)
+    assert all(stage.loss_weights["final"] == 1 for stage in plan)
+    with torch.device("meta"):
+        names = [name for name, _ in Config().build().named_parameters()]
+    assert all(stage.learns(name) for stage in plan for name in names)
+
+
+def test_a_rotation_net_learns_first_then_stands_still_then_learns_with_the_rest() -> None:
+    turned = replace(SMALL, rotation=True)
+    plan, names = stages(turned), [name for name, _ in turned.build().named_parameters()]
+    assert [stage.name for stage in plan] == ["rotation", "alpha_1", "alpha_0.1", "half", "quarter"]
+    parts = [{name.split(".")[0] for name in names if stage.learns(name)} for stage in plan]
+    assert parts[0] == {"rotation"}
+    assert parts[1] == {"unary", "gcn", "pointer"}
+    assert parts[2] == parts[3] == parts[4] == {"unary", "gcn", "pointer", "rotation"}
+
+
+@pytest.mark.parametrize("form", ["angle", "vector"])
+def test_what_the_rotation_net_turns_comes_back_as_it_was(form: str) -> None:
+    """A hand turned by a quarter: the estimator sees it upright, the answer is where the hand was."""
+    torch.manual_seed(0)
+    network = replace(SMALL, rotation=form).build().eval()
+    image = torch.zeros(1, 3, 64, 64)
+    image[0, 0, 40, 12] = 1.0  # a spot at column 12, row 40
+    answer = torch.tensor([[torch.pi / 2]]) if form == "angle" else torch.tensor([[0.0, 2.0]])
+    network.rotation.forward = lambda image: answer
+    seen = []
+
+    def unary(image: torch.Tensor) -> tuple[torch.Tensor]:
+        seen.append(image)
+        maps = torch.nn.functional.avg_pool2d(image[:, :1], 4).expand(-1, 21, -1, -1) * 16
+        return (maps,)
+
+    network.unary.forward = unary
+    network.gcn.forward = lambda maps: maps[:, None].expand(-1, 2, -1, -1, -1)
+    output = network(image)
+    # Clockwise by a quarter about the centre, (31.5, 31.5): (12, 40) → (23, 12).
+    assert seen[0][0, 0].argmax().item() == 12 * 64 + 23
+    column, row = 12 // 4, 40 // 4
+    for maps in (output.maps, output.preliminary[0]):
+        assert maps[0, 0].argmax().item() == row * 16 + column
+    terms = loss(
+        output,
+        {"image": image, "uv": torch.rand(1, 21, 2), "known": torch.ones(1, 21, dtype=torch.bool)},
+    )
+    assert set(terms) == {"preliminary", "final", "rotation"}
 
 
 @pytest.mark.parametrize("unary", ["cpm", "hourglass"])

@@ -26,6 +26,14 @@ from handgraph.networks.backbone import load_part, load_vgg19
 from handgraph.networks.cpm import PAPER_WIDTH, PoseMachine, PoseMachineShape
 from handgraph.networks.heatmaps import Decode, PeakConfidence, keypoints_uv, squared_error
 from handgraph.networks.image_features import build_features, check_name
+from handgraph.networks.rotation import (
+    Rotation,
+    RotationNet,
+    as_turn,
+    inverse,
+    rotation_error,
+    turn_maps,
+)
 from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.schedule import Stage
 
@@ -59,8 +67,11 @@ class Config:
     """Side of the edges' kernels in cells."""
     shared_weights: bool = False
     """One kernel a layer for all edges: the edge-unaware GCN of Tables 1 and 2."""
+    rotation: Rotation | bool = "none"
+    """A rotation net that turns the hand upright first (R-SiaPose): its answer is the angle (true, as
+    R-MGMN's) or a vector; none (false) leaves the image as it is."""
     pointer: str = "resnet18"
-    """The pointer network's backbone: small, resnet18, resnet50 or a name on the hub."""
+    """The pointer and rotation nets' backbone: small, resnet18, resnet50 or a name on the hub."""
     decode: Decode = "argmax"
     """The highest cell (the paper's), or the centre of mass around it."""
     pretrained: str | None = None
@@ -76,6 +87,8 @@ class Config:
                 raise ConfigError(
                     f"{name} is '{getattr(self, name)}', expected one of {', '.join(get_args(known))}"
                 )
+        if isinstance(self.rotation, bool):
+            object.__setattr__(self, "rotation", "angle" if self.rotation else "none")
         if self.input_size == 0:
             object.__setattr__(self, "input_size", PAPER_INPUT_SIZE[self.unary])
         self.shape.check_input(self.input_size)
@@ -88,6 +101,11 @@ class Config:
             raise ConfigError(
                 f"kernel_size is {self.kernel_size}, expected an odd number up to {largest} "
                 f"for maps of {self.cells} cells"
+            )
+        if self.rotation not in get_args(Rotation):
+            raise ConfigError(
+                f"rotation is '{self.rotation}', expected true, false or one of "
+                f"{', '.join(get_args(Rotation))}"
             )
         check_name(self.pointer)
         if self.pretrained is not None and self.unary == "hourglass":
@@ -114,11 +132,13 @@ class Output(NamedTuple):
     """What the network says of a batch of crops."""
 
     preliminary: tuple[Float[Tensor, "b n h w"], ...]
-    """S^t: the estimator's maps, one entry per stage."""
+    """S^t: the estimator's maps in the crop's own frame, one entry per stage."""
     maps: Float[Tensor, "b n h w"]
     """Ȳ: the answer (Eq. 3)."""
     pointer: Float[Tensor, "b m"]
     """w: how much each head counts; the sum is 1."""
+    rotation: Float[Tensor, "b k"]
+    """The rotation net's answer, angle or vector; k is 0 without one."""
     uv: Float[Tensor, "b n 2"]
     """The keypoints in the crop."""
     confidence: Float[Tensor, "b n"]
@@ -134,9 +154,17 @@ class SiaPose(nn.Module):
         self.unary = config.shape.build(config.joints)
         self.gcn = SiaGcns(config)
         self.pointer = Pointer(config.pointer, config.heads) if config.heads > 1 else None
+        self.rotation = None
+        if config.rotation == "angle" or config.rotation == "vector":
+            self.rotation = RotationNet(config.pointer, config.rotation)
         self.confidence = PeakConfidence()
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
+        rotation = image.new_zeros(len(image), 0)
+        if self.rotation is not None:
+            rotation = self.rotation(image)
+            turn = as_turn(rotation)
+            image = turn_maps(image, turn)
         preliminary = self.unary(image)
         heads = self.gcn(preliminary[-1])
         if self.pointer is None:
@@ -144,8 +172,11 @@ class SiaPose(nn.Module):
         else:
             pointer = self.pointer(image)
         maps = (pointer[:, :, None, None, None] * heads).sum(dim=1)  # Eq. 3
+        if self.rotation is not None:
+            maps = turn_maps(maps, inverse(turn))
+            preliminary = tuple(turn_maps(stage, inverse(turn)) for stage in preliminary)
         uv = keypoints_uv(maps, self.config.input_size, self.config.decode)
-        return Output(preliminary, maps, pointer, uv, self.confidence(maps))
+        return Output(preliminary, maps, pointer, rotation, uv, self.confidence(maps))
 
 
 class SiaGcns(nn.Module):
@@ -227,12 +258,18 @@ def prepare(module: SiaPose, stage: Stage, data: Any, config: Config) -> None:
 
 
 def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The terms of Eq. 4, unweighted: `preliminary` (L1, all stages of the estimator) and `final` (L2)."""
+    """The terms of Eq. 4, unweighted: `preliminary` (L1, all stages of the estimator) and `final` (L2).
+
+    With a rotation net `rotation` too, the squared error of its answer (dissertation, Eq. 3.24).
+    """
     size, uv, known = batch["image"].shape[-1], batch["uv"], batch["known"]
-    return {
+    terms = {
         "preliminary": squared_error(output.preliminary, uv, known, size, SIGMA),
         "final": squared_error([output.maps], uv, known, size, SIGMA),
     }
+    if output.rotation.shape[1]:
+        terms["rotation"] = rotation_error(output.rotation, uv, known)
+    return terms
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -240,27 +277,38 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
     Each change is a stage of its own, with fresh moments of Adam. With `unary_weights` the graph convolutions
     first learn for 20 epochs on the trained estimator, which is frozen meanwhile; then everything learns with
-    α = 0.1, the estimator having had its time.
+    α = 0.1, the estimator having had its time. A rotation net learns alone for 6 epochs, as R-MGMN's does
+    (dissertation, section 3.4), stands still in the next stage and learns with the rest from then on.
     """
     rate = 1e-4 if config.unary == "cpm" else 7.5e-4
     whole = Stage(
         name="alpha_1",
         epochs=40,
         batch_size=32,
+        trains=("unary.", "gcn.", "pointer."),
         loss_weights={"preliminary": 1.0, "final": 1.0},  # α of Eq. 4, and 1
         learning_rate=rate,
     )
-    refined = {"preliminary": 0.1, "final": 1.0}
-    first = whole
-    if config.unary_weights is not None:
-        first = replace(
-            whole, name="graph", epochs=20, trains=("gcn.", "pointer."), loss_weights={"final": 1.0}
-        )
+    on_trained = replace(
+        whole, name="graph", epochs=20, trains=("gcn.", "pointer."), loss_weights={"final": 1.0}
+    )
+    refined = replace(
+        whole, name="alpha_0.1", epochs=20, trains=("",), loss_weights={"preliminary": 0.1, "final": 1.0}
+    )
+    rotation = replace(
+        whole,
+        name="rotation",
+        epochs=6,
+        trains=("rotation.",),
+        loss_weights={"rotation": 1.0},
+        learning_rate=1e-4,
+    )
     return (
-        first,
-        replace(whole, name="alpha_0.1", epochs=20, loss_weights=refined),
-        replace(whole, name="half", epochs=20, loss_weights=refined, learning_rate=rate / 2),
-        replace(whole, name="quarter", epochs=20, loss_weights=refined, learning_rate=rate / 4),
+        *((rotation,) if config.rotation != "none" else ()),
+        whole if config.unary_weights is None else on_trained,
+        refined,
+        replace(refined, name="half", learning_rate=rate / 2),
+        replace(refined, name="quarter", learning_rate=rate / 4),
     )
 
 
