@@ -71,7 +71,7 @@ def write_picture(
         part.write_bytes(cv2.imencode(".png", picture(image, output, crop, index)[..., ::-1])[1].tobytes())
 
 
-def matrix_panel(related: Float[np.ndarray, "21 21"]) -> UInt8[np.ndarray, "{PANEL} {PANEL} 3"]:
+def matrix_panel(related: Float[np.ndarray, "21 21"]) -> UInt8[np.ndarray, "panel panel 3"]:
     """A matrix of 0 and 1: row i, column j is light where joint i hears of joint j.
 
     A light cell is of the row's finger where both joints are on one finger, else white; the cells of the
