@@ -6,6 +6,8 @@ import torch
 from handgraph.networks.heatmaps import (
     PeakConfidence,
     cells_from_uv,
+    cross_entropy,
+    distributions,
     gaussian_maps,
     inside,
     keypoints_uv,
@@ -104,3 +106,27 @@ def test_confidence_rises_with_the_peak_and_its_curve_travels_with_the_weights()
     assert (values.diff() > 0).all()
     assert values[1].item() == pytest.approx(0.5)
     assert list(confidence.state_dict()) == ["curve"]
+
+
+def test_distributions_are_gaussians_of_peak_one_when_sure() -> None:
+    uv = torch.tensor([[[0.4, 0.6]]])
+    target = gaussian_maps(uv, torch.ones(1, 1, dtype=torch.bool), 32, 128)
+    maps = distributions((target + 1e-12).log())
+    torch.testing.assert_close(maps, target, atol=2e-3, rtol=0)
+
+
+def test_cross_entropy_is_least_at_the_target_and_ignores_what_is_outside() -> None:
+    generator = torch.Generator().manual_seed(0)
+    uv = torch.tensor([[[0.4, 0.6], [1.5, 0.2]]])
+    known = torch.ones(1, 2, dtype=torch.bool)
+    target = gaussian_maps(uv, known, 16, 64)
+    sure = (target + 1e-9).log()
+    least = cross_entropy([distributions(sure)], uv, known, 64)
+    entropy = target[0, 0] / target[0, 0].sum()
+    torch.testing.assert_close(least, -(entropy * (entropy + 1e-12).log()).sum(), atol=1e-3, rtol=0)
+    for _ in range(5):
+        other = sure + torch.randn(sure.shape, generator=generator)
+        assert cross_entropy([distributions(other)], uv, known, 64) > least
+    moved = sure.clone()
+    moved[0, 1] = torch.randn(16, 16, generator=generator)
+    torch.testing.assert_close(cross_entropy([distributions(moved)], uv, known, 64), least)

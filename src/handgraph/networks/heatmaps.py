@@ -5,6 +5,7 @@ is at pixel (i + 0.5) S/n - 0.5. Positions outside are `uv`, 0 at the first pixe
 """
 
 from collections.abc import Sequence
+from math import pi
 from typing import Literal
 
 import torch
@@ -72,6 +73,31 @@ def squared_error(
     target = gaussian_maps(uv, known, cells, size, sigma)
     counts = supervised(uv, known, size, outside)[..., None, None]
     return torch.stack([((stage.float() - target).square() * counts).sum() for stage in maps]).sum() / len(uv)
+
+
+def distributions(logits: Float[Tensor, "b n h w"], sigma: float = 1.0) -> Float[Tensor, "b n h w"]:
+    """Softmax over each map's cells, times a Gaussian's sum, so that a sure map is the target with peak 1."""
+    shape = logits.shape[-2:]
+    return 2 * pi * sigma**2 * logits.float().flatten(2).softmax(dim=-1).unflatten(2, shape)
+
+
+def cross_entropy(
+    maps: Sequence[Float[Tensor, "b n h w"]],
+    uv: Float[Tensor, "b n 2"],
+    known: Bool[Tensor, "b n"],
+    size: int,
+    sigma: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of `distributions` to the targets, summed over stages and keypoints, mean over the batch.
+
+    Ours, not the papers': it says where to look from the first step, where the squared error first has to
+    find out that a map is not empty. Keypoints outside the crop do not count.
+    """
+    target = gaussian_maps(uv, known, maps[0].shape[-1], size, sigma)
+    target = target / target.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+    # Maps that are no distributions may fall below zero; for those this number means nothing.
+    logs = [(stage.float().clamp(min=0) / (2 * pi * sigma**2) + 1e-9).log() for stage in maps]
+    return torch.stack([-(target * log).sum() for log in logs]).sum() / len(uv)
 
 
 def marginal_error(

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from handgraph.errors import ConfigError
 from handgraph.networks.cpm import map_layer
+from handgraph.networks.heatmaps import distributions
 from handgraph.networks.hourglass import ConvNorm, Hourglass, Residual, Stem
 
 Form = Literal["paper", "compact"]
@@ -32,6 +33,8 @@ class HourglassShape:
     form: Form = "paper"
     growth: int = 0
     """Channels that each halving adds; only the compact form grows."""
+    distribution: bool = False
+    """Maps are `heatmaps.distributions`, for training with their cross-entropy; the papers' are free."""
 
     def __post_init__(self) -> None:
         if self.stacks < 1:
@@ -70,6 +73,7 @@ class StackedHourglass(nn.Module):
         super().__init__()
         width = shape.width
         compact = shape.form == "compact"
+        self.distribution = shape.distribution
         self.stem: nn.Module = CompactStem(width) if compact else Stem(3, width)
         self.hourglasses = nn.ModuleList(
             CompactHourglass([width + level * shape.growth for level in range(shape.depth + 1)])
@@ -94,7 +98,7 @@ class StackedHourglass(nn.Module):
             maps.append(self.heads[stack](features))
             if stack < len(self.feed_maps):
                 x = x + self.feed_features[stack](features) + self.feed_maps[stack](maps[-1])
-        return tuple(maps)
+        return tuple(distributions(one) for one in maps) if self.distribution else tuple(maps)
 
 
 class Block(nn.Module):

@@ -19,7 +19,7 @@ from handgraph.camera import Crop
 from handgraph.errors import ConfigError
 from handgraph.hand import Hand
 from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
-from handgraph.networks.heatmaps import Decode, PeakConfidence, keypoints_uv, squared_error
+from handgraph.networks.heatmaps import Decode, PeakConfidence, cross_entropy, keypoints_uv, squared_error
 from handgraph.networks.stacked_hourglass import Form, HourglassShape
 from handgraph.schedule import Stage
 
@@ -45,6 +45,8 @@ class Config:
     """The published layout, or a compact one for CPUs (`networks/stacked_hourglass.py`)."""
     growth: int = 0
     """Channels that each halving adds, in the compact form."""
+    distribution: bool = False
+    """Maps that are distributions, for the loss `cross_entropy`; the papers' are free."""
     decode: Decode = "argmax"
     """The highest cell (the papers'), or the centre of mass around it."""
 
@@ -58,7 +60,7 @@ class Config:
     @property
     def shape(self) -> HourglassShape:
         """The network's part of the configuration."""
-        return HourglassShape(self.stacks, self.width, self.depth, self.form, self.growth)
+        return HourglassShape(self.stacks, self.width, self.depth, self.form, self.growth, self.distribution)
 
     def build(self) -> "StackedHourglasses":
         """The network, freshly initialised."""
@@ -92,9 +94,15 @@ class StackedHourglasses(nn.Module):
 
 
 def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`heatmap`: squared error of every hourglass's maps to the Gaussian targets."""
-    size = batch["image"].shape[-1]
-    return {"heatmap": squared_error(output.maps, batch["uv"], batch["known"], size, SIGMA)}
+    """`heatmap`: squared error of every hourglass's maps to the Gaussian targets, as the papers train.
+
+    `cross_entropy` is the other way to train maps that are distributions.
+    """
+    size, uv, known = batch["image"].shape[-1], batch["uv"], batch["known"]
+    return {
+        "heatmap": squared_error(output.maps, uv, known, size, SIGMA),
+        "cross_entropy": cross_entropy(output.maps, uv, known, size, SIGMA),
+    }
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
