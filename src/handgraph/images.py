@@ -273,6 +273,18 @@ def check_png(path: Path, content: bytes) -> PngHeader:
     return PngHeader(width, height, bits, _PNG_CHANNELS.get(colour, 0), colour == _PNG_PALETTE)
 
 
+def decode_png(path: Path, content: bytes, header: PngHeader) -> Shaped[np.ndarray, "h w *channels"]:
+    """The numbers of a depth or mask PNG as they are stored, its header as `check_png` gave it; BGR.
+
+    Raises FormatError for more than `MAX_PIXELS` and for pixels that cannot be decoded.
+    """
+    _too_large(path, (header.width, header.height))
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
+        raise FormatError(f"{path}: the PNG cannot be decoded; copy it again")
+    return pixels
+
+
 def _camera_beside(path: Path) -> PinholeCamera | None:
     """The camera that a `labels.jsonl` in the frame's folder gives for it; None where it does not."""
     try:
@@ -338,7 +350,6 @@ def _too_large(path: Path, shape: tuple[int, ...]) -> None:
 
 def _read_png(path: Path, content: bytes) -> _Raw:
     header = check_png(path, content)
-    _too_large(path, (header.width, header.height))
     found = f"{header.bits}-bit PNG with {header.channels} channels"
     if (
         header.palette
@@ -354,9 +365,7 @@ def _read_png(path: Path, content: bytes) -> _Raw:
         raise FormatError(
             f"{path}: {found}, expected 16-bit grey (mm), 8-bit grey (with --depth-scale) or NYU's packed RGB"
         )
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.shape[:2] != (header.height, header.width):
-        raise FormatError(f"{path}: the PNG cannot be decoded; copy it again")
+    pixels = decode_png(path, content, header)
     if header.channels == 1:
         return pixels, None, header.bits == 16
     blue, green, red = (pixels[..., channel] for channel in range(3))  # OpenCV's order

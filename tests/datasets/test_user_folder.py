@@ -108,6 +108,23 @@ def test_another_order(tmp_path):
         open_dataset("folder", tmp_path, order="mine")
 
 
+@pytest.mark.parametrize(("name", "hands"), [("freihand", 4), ("onehand10k", 2), ("panoptic_cmu", 2)])
+def test_real_coco_folders(real, name, hands):
+    """Annotation files of published sets are read where they lie, under their own names."""
+    folder, labels = real / f"rgb_2d_{name}", f"test_{name.partition('_')[0]}.json"
+    with pytest.raises(FormatError, match="its keypoints have other names"):
+        open_dataset("folder", folder, labels=labels)
+    data = open_dataset("folder", folder, labels=labels, order="openpose")
+    assert len(data) == hands
+    for index in range(hands):
+        sample = data[index]
+        x, y, w, h = sample.box_px
+        known = sample.keypoints_px[np.isfinite(sample.keypoints_px).all(axis=1)]
+        assert ((known > [x - 15, y - 15]) & (known < [x + w + 15, y + h + 15])).all()
+    if name == "onehand10k":  # 9.jpg has no wrist
+        assert np.isnan(data[0].keypoints_px[0]).all()
+
+
 @pytest.mark.parametrize(
     ("line", "column", "value", "message"),
     [

@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 from jaxtyping import Float, UInt8
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, InputError, MissingExtraError
-from handgraph.images import check_png, checked_depth, decode_image, read_depth
+from handgraph.images import check_png, checked_depth, decode_image, decode_png, read_depth
 from handgraph.skeleton import BONES, JointOrder
 
 _MAX_ARRAY_BYTES = 512_000_000
@@ -65,10 +64,7 @@ def read_grey_frame(path: Path, size: tuple[int, int] | None = None) -> Float[np
             f"{path}: a frame of {header.width}x{header.height}, {header.channels} channels of "
             f"{header.bits} bit, expected {wanted}1 of 16 bit"
         )
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.shape != (header.height, header.width):
-        raise FormatError(f"{path}: the PNG cannot be decoded; copy it again")
-    return checked_depth(pixels, str(path))
+    return checked_depth(decode_png(path, content, header), str(path))
 
 
 def read_color_frame(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
@@ -93,10 +89,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
             f"{path}: a PNG of {header.width}x{header.height}, {header.channels} channels of "
             f"{header.bits} bit, expected {size[0]}x{size[1]}, 1 of 8 bit"
         )
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.shape != (header.height, header.width):
-        raise FormatError(f"{path}: the PNG cannot be decoded; copy it again")
-    return pixels
+    return decode_png(path, content, header)
 
 
 def expect_numbered(
