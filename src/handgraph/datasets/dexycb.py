@@ -176,7 +176,10 @@ class Dexycb:
             raise FormatError(f"{labels_path}: joint_3d is not before the camera")
         residual = projection_residual(self._cameras[camera], joints, keypoints)
         if residual > _RESIDUAL_PX:
-            raise FormatError(f"{labels_path}: its joint_3d projects {residual:.1f} px from its joint_2d")
+            raise FormatError(
+                f"{labels_path}: its joint_3d projects {residual:.1f} px from its joint_2d by the camera of "
+                f"calibration/intrinsics/{self._serials[camera]}_{SIZE[0]}x{SIZE[1]}.yml"
+            )
         expect_hand(str(labels_path), DEXYCB, joints)
         inside = ((keypoints >= -0.5) & (keypoints < np.array(SIZE) - 0.5)).all(axis=1)
         pose = None
@@ -238,6 +241,10 @@ class Dexycb:
             )
         if calibration not in self._shapes:
             path = self.root / "calibration" / f"mano_{calibration}" / "mano.yml"
+            if not path.is_file():
+                raise InputError(
+                    f"{folder / 'meta.yml'}: names the shape {calibration}, but {path} is not there"
+                )
             try:
                 shape = np.array(read_yaml(path)["betas"], dtype=np.float64)
             except (KeyError, ValueError, TypeError) as error:
