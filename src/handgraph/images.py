@@ -231,7 +231,7 @@ def _jpeg_size(path: Path, content: bytes) -> tuple[int, int]:
         (length,) = struct.unpack_from(">H", content, position + 2)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack_from(">HH", content, position + 5)
-            if content.find(b"\xff\xd9", position + 2 + length) < 0:
+            if content.rfind(b"\xff\xd9", position + 2 + length) < 0:
                 raise FormatError(f"{path}: the JPEG is cut short; copy it again")
             return width, height
         position += 2 + length
