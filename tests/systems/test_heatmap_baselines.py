@@ -63,6 +63,23 @@ def test_every_stage_is_supervised(system: ModuleType) -> None:
 
 
 @both
+def test_distributions_are_trained_by_cross_entropy(system: ModuleType) -> None:
+    torch.manual_seed(0)
+    config = system.Config(**SMALL[system], distribution=True)
+    assert [set(stage.loss_weights) for stage in system.stages(config)] == [{"cross_entropy"}] * 3
+    assert set(system.stages(system.Config())[0].loss_weights) == {"heatmap"}
+    image, uv, known = torch.randn(2, 3, 64, 64), torch.rand(2, 21, 2), torch.ones(2, 21, dtype=torch.bool)
+    output = config.build()(image)
+    for maps in output.maps:
+        assert torch.allclose(maps.sum(dim=(-2, -1)), torch.tensor(6.2832), rtol=1e-4)
+    target = gaussian_maps(uv, known, 16, 64).flatten(2)
+    target = target / target.sum(-1, keepdim=True)
+    expected = -sum((target * (maps.flatten(2) / 6.2832).log()).sum() / 2 for maps in output.maps)
+    found = system.loss(output, {"image": image, "uv": uv, "known": known})["cross_entropy"]
+    assert torch.allclose(found, expected, rtol=1e-3)
+
+
+@both
 def test_confidence_is_the_calibrated_height_of_the_last_peak(system: ModuleType) -> None:
     torch.manual_seed(0)
     network = system.Config(**SMALL[system]).build().eval()

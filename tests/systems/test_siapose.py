@@ -132,6 +132,11 @@ def test_the_loss_is_equation_4() -> None:
 
     assert torch.allclose(terms["preliminary"], sum(map(frobenius, output.preliminary)), rtol=1e-4)
     assert torch.allclose(terms["final"], frobenius(output.maps), rtol=1e-4)
+    # An estimator of distributions has the cross-entropy in the place of L1.
+    distributed = replace(SMALL, cpm=replace(SMALL_CPM, distribution=True))
+    assert stages(distributed)[0].loss_weights == {"preliminary_cross_entropy": 1.0, "final": 1.0}
+    assert stages(distributed)[1].loss_weights == {"preliminary_cross_entropy": 0.1, "final": 1.0}
+    assert set(stages(SMALL)[0].loss_weights) == {"preliminary", "final"}
 
 
 def test_the_schedule_is_the_papers() -> None:
@@ -187,7 +192,7 @@ def test_what_the_rotation_net_turns_comes_back_as_it_was(form: str) -> None:
         output,
         {"image": image, "uv": torch.rand(1, 21, 2), "known": torch.ones(1, 21, dtype=torch.bool)},
     )
-    assert set(terms) == {"preliminary", "final", "rotation"}
+    assert "rotation" in terms
 
 
 @pytest.mark.parametrize("unary", ["cpm", "hourglass"])

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from handgraph.errors import ConfigError
+from handgraph.networks.heatmaps import distributions
 from handgraph.networks.hourglass import ConvNorm
 
 Kernel = Literal[3, 7]
@@ -36,6 +37,8 @@ class PoseMachineShape:
     """Pixels of the image to a cell of the maps: 368 → 46, or for small crops 128 → 32."""
     norm: bool = False
     """Batch normalisation after every convolution. The paper's has none and starts from ImageNet weights."""
+    distribution: bool = False
+    """Maps are `heatmaps.distributions`, for training with their cross-entropy; the papers' are free."""
 
     def __post_init__(self) -> None:
         if self.stages < 1:
@@ -173,8 +176,10 @@ class PoseMachine(nn.Module):
         width: int = PAPER_WIDTH,
         stride: int = 8,
         norm: bool = False,
+        distribution: bool = False,
     ) -> None:
         super().__init__()
+        self.distribution = distribution
         self.features = Features(width, stride=stride, norm=norm)
         self.stages = nn.ModuleList(
             [first_stage(width, maps, norm=norm)]
@@ -186,4 +191,4 @@ class PoseMachine(nn.Module):
         maps: list[Tensor] = []
         for stage in self.stages:
             maps.append(stage(torch.cat([features, maps[-1]], dim=1) if maps else features))
-        return tuple(maps)
+        return tuple(distributions(one) for one in maps) if self.distribution else tuple(maps)

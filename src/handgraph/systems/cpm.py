@@ -20,7 +20,7 @@ from handgraph.hand import Hand
 from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
 from handgraph.networks.backbone import load_vgg19
 from handgraph.networks.cpm import PAPER_WIDTH, Kernel, PoseMachineShape
-from handgraph.networks.heatmaps import Decode, PeakConfidence, keypoints_uv, squared_error
+from handgraph.networks.heatmaps import Decode, PeakConfidence, cross_entropy, keypoints_uv, squared_error
 from handgraph.schedule import Stage
 
 INPUT = "colour"
@@ -45,6 +45,8 @@ class Config:
     """Pixels of the crop to a map cell: 368 → 46, or for small crops 128 → 32."""
     norm: bool = False
     """Batch normalisation after every convolution. The paper's has none and starts from ImageNet weights."""
+    distribution: bool = False
+    """Maps that are distributions, for the loss `cross_entropy`; the papers' are free."""
     decode: Decode = "argmax"
     """The highest cell (the papers'), or the centre of mass around it."""
     pretrained: str | None = None
@@ -65,7 +67,9 @@ class Config:
     @property
     def shape(self) -> PoseMachineShape:
         """The network's part of the configuration."""
-        return PoseMachineShape(self.stages, self.kernel, self.width, self.stride, self.norm)
+        return PoseMachineShape(
+            self.stages, self.kernel, self.width, self.stride, self.norm, self.distribution
+        )
 
     def build(self) -> "Cpm":
         """The network, freshly initialised."""
@@ -105,9 +109,15 @@ def prepare(module: Cpm, stage: Stage, data: Any, config: Config) -> None:
 
 
 def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`heatmap`: squared error of every stage's maps to the Gaussian targets (Wei et al., Eq. 5)."""
-    size = batch["image"].shape[-1]
-    return {"heatmap": squared_error(output.maps, batch["uv"], batch["known"], size, SIGMA)}
+    """`heatmap`: squared error of every stage's maps to the Gaussian targets (Wei et al., Eq. 5).
+
+    `cross_entropy` is the other way to train maps that are distributions.
+    """
+    size, uv, known = batch["image"].shape[-1], batch["uv"], batch["known"]
+    return {
+        "heatmap": squared_error(output.maps, uv, known, size, SIGMA),
+        "cross_entropy": cross_entropy(output.maps, uv, known, size, SIGMA),
+    }
 
 
 def stages(config: Config) -> tuple[Stage, ...]:
@@ -115,8 +125,9 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
     The smaller rates are stages of their own, each with fresh moments of Adam.
     """
+    weights = {"cross_entropy": 1.0} if config.distribution else {"heatmap": 1.0}
     return tuple(
-        Stage(name=name, epochs=epochs, batch_size=32, loss_weights={"heatmap": 1.0}, learning_rate=rate)
+        Stage(name=name, epochs=epochs, batch_size=32, loss_weights=weights, learning_rate=rate)
         for name, epochs, rate in (("all", 60, 1e-4), ("half", 20, 5e-5), ("quarter", 20, 2.5e-5))
     )
 

@@ -110,8 +110,9 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
     The smaller rates after 60 and 80 epochs are stages of their own, each with fresh moments of Adam.
     """
+    weights = {"cross_entropy": 1.0} if config.distribution else {"heatmap": 1.0}
     return tuple(
-        Stage(name=name, epochs=epochs, batch_size=32, loss_weights={"heatmap": 1.0}, learning_rate=rate)
+        Stage(name=name, epochs=epochs, batch_size=32, loss_weights=weights, learning_rate=rate)
         for name, epochs, rate in (("all", 60, 7.5e-4), ("half", 20, 3.75e-4), ("quarter", 20, 1.875e-4))
     )
 

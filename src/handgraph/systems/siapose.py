@@ -24,7 +24,7 @@ from handgraph.hand import Hand
 from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
 from handgraph.networks.backbone import load_part, load_vgg19
 from handgraph.networks.cpm import PAPER_WIDTH, PoseMachine, PoseMachineShape
-from handgraph.networks.heatmaps import Decode, PeakConfidence, keypoints_uv, squared_error
+from handgraph.networks.heatmaps import Decode, PeakConfidence, cross_entropy, keypoints_uv, squared_error
 from handgraph.networks.image_features import build_features, check_name
 from handgraph.networks.rotation import (
     Rotation,
@@ -260,12 +260,14 @@ def prepare(module: SiaPose, stage: Stage, data: Any, config: Config) -> None:
 def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """The terms of Eq. 4, unweighted: `preliminary` (L1, all stages of the estimator) and `final` (L2).
 
+    `preliminary_cross_entropy` takes the place of L1 for an estimator whose maps are distributions.
     With a rotation net `rotation` too, the squared error of its answer (dissertation, Eq. 3.24).
     """
     size, uv, known = batch["image"].shape[-1], batch["uv"], batch["known"]
     terms = {
         "preliminary": squared_error(output.preliminary, uv, known, size, SIGMA),
         "final": squared_error([output.maps], uv, known, size, SIGMA),
+        "preliminary_cross_entropy": cross_entropy(output.preliminary, uv, known, size, SIGMA),
     }
     if output.rotation.shape[1]:
         terms["rotation"] = rotation_error(output.rotation, uv, known)
@@ -281,20 +283,19 @@ def stages(config: Config) -> tuple[Stage, ...]:
     (dissertation, section 3.4), stands still in the next stage and learns with the rest from then on.
     """
     rate = 1e-4 if config.unary == "cpm" else 7.5e-4
+    l1 = "preliminary_cross_entropy" if config.shape.distribution else "preliminary"
     whole = Stage(
         name="alpha_1",
         epochs=40,
         batch_size=32,
         trains=("unary.", "gcn.", "pointer."),
-        loss_weights={"preliminary": 1.0, "final": 1.0},  # α of Eq. 4, and 1
+        loss_weights={l1: 1.0, "final": 1.0},  # α of Eq. 4, and 1
         learning_rate=rate,
     )
     on_trained = replace(
         whole, name="graph", epochs=20, trains=("gcn.", "pointer."), loss_weights={"final": 1.0}
     )
-    refined = replace(
-        whole, name="alpha_0.1", epochs=20, trains=("",), loss_weights={"preliminary": 0.1, "final": 1.0}
-    )
+    refined = replace(whole, name="alpha_0.1", epochs=20, trains=("",), loss_weights={l1: 0.1, "final": 1.0})
     rotation = replace(
         whole,
         name="rotation",
