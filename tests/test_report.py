@@ -3,12 +3,14 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from handgraph import Hand, InputError, PinholeCamera
 from handgraph.report import (
@@ -153,3 +155,34 @@ def test_no_folder_no_page(tmp_path: Path, depth_mm: np.ndarray) -> None:
         write_page(tmp_path / "file" / "page.html", "t", "m", depth_mm, [])
     with pytest.raises(InputError, match="cannot be written"):
         write_overlay(tmp_path / "file" / "a.png", depth_mm, [])
+
+
+def test_a_hand_with_vertices_is_drawn_and_turned_as_a_mesh() -> None:
+    from handgraph.hand_model import HandLayer
+
+    mesh = HandLayer()(torch.zeros(1, 10), torch.zeros(1, 48), torch.tensor([[80.0, 0.0, 500.0]]))
+    camera = PinholeCamera(300.0, 300.0, 80.0, 60.0)
+    joints = mesh.joints_mm[0].double().numpy()
+    bare = Hand(
+        side="right",
+        score=0.9,
+        keypoints_px=camera.uvd_from_xyz(joints)[:, :2],
+        box_px=np.zeros(4),
+        joints_mm=joints,
+        camera=camera,
+    )
+    hand = replace(bare, vertices_mm=mesh.vertices_mm[0].numpy())
+    frame = np.full((120, 160), 900.0, np.float32)
+    differs = (overlay(frame, [hand]) != overlay(frame, [bare])).any(-1)
+    assert 0.02 < differs.mean() < 0.5
+    text = page("t", "m", frame, [hand])
+    data = json.loads(re.search(r"const DATA = (.*);\n", text)[1])
+    middle = (joints.max(0) + joints.min(0)) / 2
+    np.testing.assert_allclose(data["meshes"][0]["vertices"], hand.vertices_mm - middle, atol=0.06)
+    assert len(data["meshes"][0]["faces"]) == len(HandLayer().model.faces)
+    assert "3D mesh of the hand" in text
+    assert "3D skeleton" in page("t", "m", frame, [bare])
+    foreign = replace(bare, vertices_mm=np.zeros((7, 3)))
+    assert json.loads(re.search(r"const DATA = (.*);\n", page("t", "m", frame, [foreign]))[1])["meshes"] == [
+        None
+    ]

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from handgraph.errors import FormatError
 from handgraph.files import atomic_write
 from handgraph.hand import ORDER, Hand
 from handgraph.skeleton import BONES, FINGERS, JOINT_NAMES
@@ -70,7 +71,7 @@ def depth_picture(
 
 
 def overlay(frame: Frame, hands: Sequence[Hand]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The frame with the skeletons drawn over it and a legend below, RGB.
+    """The frame with meshes and skeletons drawn over it and a legend below, RGB.
 
     `frame` is a depth frame (H, W) in mm or a colour picture (H, W, 3). Small frames are enlarged to 640
     pixels of width by a whole factor, so that lines stay fine.
@@ -79,6 +80,10 @@ def overlay(frame: Frame, hands: Sequence[Hand]) -> UInt8[np.ndarray, "h2 w2 3"]
     picture = depth_picture(frame, hands) if frame.ndim == 2 else frame
     height, width = factor * picture.shape[0], factor * picture.shape[1]
     picture = np.ascontiguousarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST))
+    if any(hand.vertices_mm is not None for hand in hands):
+        from handgraph.meshes import draw_hands  # numba: loaded when a mesh is drawn, not when imported
+
+        picture = draw_hands(picture, hands, factor=factor)
     for hand in hands:
         _draw_hand(picture, hand, factor)
     return np.vstack([picture, _legend(width, hands)])
@@ -91,12 +96,13 @@ def write_overlay(path: str | Path, frame: Frame, hands: Sequence[Hand]) -> None
 
 
 def page(title: str, model: str, frame: Frame, hands: Sequence[Hand]) -> str:
-    """An HTML document on its own: overlay, turning 3D skeleton and table of joints for each hand."""
+    """An HTML document on its own: overlay, turning 3D skeleton or mesh and table of joints for each hand."""
     picture = base64.b64encode(_png(overlay(frame, hands))).decode("ascii")
     data = {
         "bones": [list(bone) for bone in BONES],
         "colors": [_css(joint_color(joint)) for joint in range(len(JOINT_NAMES))],
-        "hands": [_relative(hand) for hand in hands if hand.joints_mm is not None],
+        "hands": [_relative(hand.joints_mm, hand) for hand in hands if hand.joints_mm is not None],
+        "meshes": [_mesh(hand) for hand in hands if hand.joints_mm is not None],
     }
     fields = {
         "TITLE": html.escape(title),
@@ -167,11 +173,24 @@ def _css(color: RGB) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def _relative(hand: Hand) -> list[list[float]]:
-    """Joints about the middle of the hand, for the canvas."""
+def _relative(points_mm: np.ndarray | None, hand: Hand) -> list[list[float]]:
+    """Points about the middle of the hand's joints, for the canvas."""
+    assert points_mm is not None
     assert hand.joints_mm is not None
     middle = (hand.joints_mm.max(axis=0) + hand.joints_mm.min(axis=0)) / 2
-    return np.round((hand.joints_mm - middle).astype(np.float64), 1).tolist()
+    return np.round((points_mm - middle).astype(np.float64), 1).tolist()
+
+
+def _mesh(hand: Hand) -> dict[str, list[list[float]]] | None:
+    """Vertices and triangles for the canvas; None without vertices, or with those of an unknown model."""
+    if hand.vertices_mm is None:
+        return None
+    from handgraph.meshes import hand_faces  # numba: loaded when a mesh is drawn, not when imported
+
+    try:
+        return {"vertices": _relative(hand.vertices_mm, hand), "faces": hand_faces(hand).tolist()}
+    except FormatError:
+        return None
 
 
 def _section(number: int, hand: Hand) -> str:
@@ -198,9 +217,10 @@ def _section(number: int, hand: Hand) -> str:
         seen = f"fx {camera.fx:.1f}, fy {camera.fy:.1f}, cx {camera.cx:.1f}, cy {camera.cy:.1f} pixels"
     canvas = ""
     if hand.joints_mm is not None:
+        shown = "skeleton" if hand.vertices_mm is None else "mesh"
         canvas = (
             f"<figure><canvas data-hand='{number}' tabindex='0' role='img' "
-            "aria-label='3D skeleton of the hand; drag or use the arrow keys to turn it'></canvas>"
+            f"aria-label='3D {shown} of the hand; drag or use the arrow keys to turn it'></canvas>"
             "<figcaption>Drag to turn. x red to the right, y green down, z blue away from the camera; "
             "the bar is 50 mm.</figcaption></figure>"
         )
