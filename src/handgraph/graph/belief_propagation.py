@@ -235,7 +235,8 @@ class GraphicalModels(nn.Module):
         super().__init__()
         check_kernel_size(kernel_size)
         self.tree, self.method = tree, method
-        self.kernels = nn.Parameter(torch.ones(models, len(tree.edges), kernel_size, kernel_size))
+        self.kernels = nn.Parameter(torch.empty(models, len(tree.edges), kernel_size, kernel_size))
+        nn.init.uniform_(self.kernels, 0.9, 1.1)
         self._kept: tuple[object, tuple[Tensor, ...]] | None = None
 
     def train(self, mode: bool = True) -> "GraphicalModels":

@@ -10,10 +10,10 @@ and imaginary part in the third last dimension. `product` multiplies either.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
-from math import pi
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -183,26 +183,14 @@ def _inverse(
     return torch.fft.irfft(rows, n=size[1])[..., left : left + width]
 
 
-def _turns(frequencies: int, start: int, cells: int, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin of 2π f p / size for f < frequencies (rows) and p in start … start + cells (columns)."""
-    # Worked out in float64 and with whole turns taken off first, so that float32 keeps its seven digits.
-    f = torch.arange(frequencies, dtype=torch.float64, device=like.device)[:, None]
-    p = torch.arange(start, start + cells, dtype=torch.float64, device=like.device)[None, :]
-    angle = (f * p).remainder(size) * (2 * pi / size)
-    return angle.cos().to(like.dtype), angle.sin().to(like.dtype)
-
-
 def _matrix_spectrum(maps: Float[Tensor, "*b h w"], size: tuple[int, int]) -> Float[Tensor, "*b 2 f g"]:
     """Σ_yx x(y, x) exp(-2πi (f y / F + g x / G)), along the rows and then along the columns."""
     height, width = maps.shape[-2:]
-    rows, columns = size[0], size[1] // 2 + 1
-    cos, sin = _turns(columns, 0, width, size[1], maps)
-    half = maps @ torch.cat([cos, -sin]).T
+    columns = size[1] // 2 + 1
+    half = maps @ _like(_to_columns(width, size[1]), maps)
     # Real part above imaginary part, so that one product with a matrix of 2 × 2 blocks does the complex one.
     half = torch.cat([half[..., :columns], half[..., columns:]], dim=-2)
-    cos, sin = _turns(rows, 0, height, size[0], maps)
-    full = torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]) @ half
-    return full.unflatten(-2, (2, rows))
+    return (_like(_to_rows(height, size[0]), maps) @ half).unflatten(-2, (2, size[0]))
 
 
 def _matrix_maps(
@@ -210,12 +198,47 @@ def _matrix_maps(
 ) -> Float[Tensor, "*b h w"]:
     """The inverse transform at the window's cells alone."""
     top, left, height, width = window
-    rows, columns = size[0], size[1] // 2 + 1
-    cos, sin = (turn.T for turn in _turns(rows, top, height, size[0], spectra))
-    half = torch.cat([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)]) @ spectra.flatten(-3, -2)
+    half = _like(_from_rows(top, height, size[0]), spectra) @ spectra.flatten(-3, -2)
     half = torch.cat([half[..., :height, :], half[..., height:, :]], dim=-1)
+    return half @ _like(_from_columns(left, width, size[1]), spectra)
+
+
+# The matrices are NumPy's, so that a trace sees finished constants. They are worked out in float64 and with
+# whole turns taken off first: float32 then keeps its seven digits.
+
+
+def _like(matrix: Float[np.ndarray, "m n"], tensor: Tensor) -> Float[Tensor, "m n"]:
+    return torch.tensor(matrix, dtype=tensor.dtype, device=tensor.device)
+
+
+def _turns(frequencies: int, start: int, cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of 2π f p / size for f < frequencies (rows) and p in start … start + cells (columns)."""
+    angle = np.outer(np.arange(frequencies), np.arange(start, start + cells)) % size * (2 * np.pi / size)
+    return np.cos(angle), np.sin(angle)
+
+
+@lru_cache
+def _to_columns(width: int, size: int) -> Float[np.ndarray, "w g2"]:
+    cos, sin = _turns(size // 2 + 1, 0, width, size)
+    return np.concatenate([cos, -sin]).T
+
+
+@lru_cache
+def _to_rows(height: int, size: int) -> Float[np.ndarray, "f2 h2"]:
+    cos, sin = _turns(size, 0, height, size)
+    return np.block([[cos, sin], [-sin, cos]])
+
+
+@lru_cache
+def _from_rows(top: int, height: int, size: int) -> Float[np.ndarray, "h2 f2"]:
+    cos, sin = _turns(size, top, height, size)
+    return np.block([[cos.T, -sin.T], [sin.T, cos.T]]) / size
+
+
+@lru_cache
+def _from_columns(left: int, width: int, size: int) -> Float[np.ndarray, "g2 w"]:
+    cos, sin = _turns(size // 2 + 1, left, width, size)
     # Every frequency but the first and the last (sizes are even) stands for itself and its mirror image.
-    times = torch.full((columns, 1), 2.0, dtype=spectra.dtype, device=spectra.device)
-    times[0] = times[-1] = 1.0
-    cos, sin = _turns(columns, left, width, size[1], spectra)
-    return half @ torch.cat([times * cos, -times * sin]) / (size[0] * size[1])
+    times = np.full((size // 2 + 1, 1), 2 / size)
+    times[[0, -1]] = 1 / size
+    return np.concatenate([times * cos, -times * sin])
