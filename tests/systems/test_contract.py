@@ -21,6 +21,7 @@ from handgraph.evaluation.measures import inputs
 from handgraph.hand import Hand
 from handgraph.hand_model.files import load_open_hand
 from handgraph.hand_model.layer import HandLayer
+from handgraph.networks.cpm import PoseMachineShape
 from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.skeleton import OPENPOSE
 
@@ -78,6 +79,8 @@ def colour_batch(size: int = 64) -> dict[str, Any]:
     return lay_out(np.stack(images), labels)
 
 
+SMALL_MACHINE = PoseMachineShape(stages=2, width=8, stride=4, norm=True)
+
 CASES = {
     "jgr_p2o": Case({"width": 16, "input_size": 32, "hourglasses": 1}, depth_batch),
     "siapose": Case(
@@ -91,6 +94,20 @@ CASES = {
             "pointer": "small",
         },
         colour_batch,
+    ),
+    "rmgmn": Case(
+        {
+            "cpm": SMALL_MACHINE,
+            "input_size": 64,
+            "models": 2,
+            "kernel_size": 31,
+            "rotation_backbone": "small",
+            "classifier": "small",
+        },
+        colour_batch,
+    ),
+    "agmn": Case(
+        {"cpm": SMALL_MACHINE, "pairwise": SMALL_MACHINE, "input_size": 64, "kernel_size": 15}, colour_batch
     ),
     "cpm": Case({"width": 16, "input_size": 64, "stages": 2, "stride": 4, "norm": True}, colour_batch),
     "hourglass": Case(

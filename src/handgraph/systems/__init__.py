@@ -2,10 +2,12 @@
 
 from types import ModuleType
 
-from handgraph.systems import cpm, graph_refine, hourglass, hybrid_gcn, jgr_p2o, siapose
+from handgraph.systems import agmn, cpm, graph_refine, hourglass, hybrid_gcn, jgr_p2o, rmgmn, siapose
 
 SYSTEMS: dict[str, ModuleType] = {
     "jgr_p2o": jgr_p2o,
+    "rmgmn": rmgmn,
+    "agmn": agmn,
     "siapose": siapose,
     "cpm": cpm,
     "hourglass": hourglass,
