@@ -227,11 +227,11 @@ def _evaluation_data(
     if kind == "synthetic" and args.root is None:
         if config.joints != 21:
             raise ConfigError(f"--data synthetic has 21 joints, this model predicts {config.joints}")
-        if wants == "colour":
-            from handgraph.synthetic.rgb import RgbSynthesizer as Synthesizer
-        else:
-            from handgraph.synthetic.depth import DepthSynthesizer as Synthesizer
-        synthesizer = Synthesizer(args.seed, split or "test", config.input_size)
+        from handgraph.synthetic.depth import DepthSynthesizer
+        from handgraph.synthetic.rgb import RgbSynthesizer
+
+        drawing = RgbSynthesizer if wants == "colour" else DepthSynthesizer
+        synthesizer = drawing(args.seed, split or "test", config.input_size)
         return lambda indices: synthesizer.batch(indices.tolist()), args.samples or EVALUATION_SAMPLES
     if kind not in names():
         raise ConfigError(f"--data {args.data}: expected synthetic[:test] or one of {', '.join(names())}")
@@ -335,6 +335,30 @@ def run_export(args: argparse.Namespace) -> Answer:
     )
 
 
+def run_reproduce(args: argparse.Namespace) -> Answer:
+    """A paper's table: train its rows, measure them, print the paper's figures beside ours."""
+    from handgraph.evaluation.reproduce import list_tables, markdown, reproduce
+
+    if args.list or args.table is None:
+        tables = list_tables(args.scale)
+        lines = [
+            f"{table['table']}: {table['title']} ({table['dataset']}, {len(table['rows'])} rows"
+            + (f"; trains on {table['training_images']:,} images)" if table["training_images"] else ")")
+            for table in tables
+        ]
+        return Answer(tables, "\n".join(lines))
+    document = reproduce(
+        args.table,
+        args.scale,
+        _folder(args.out),
+        data=args.data,
+        root=args.root,
+        seed=args.seed,
+        say=lambda text: _say("reproduce", text),
+    )
+    return Answer(document, markdown(document))
+
+
 def run_datasets(args: argparse.Namespace) -> Answer:
     """The data sets that can be read, or a check of one's copy."""
     from handgraph.datasets import check, names
@@ -433,6 +457,24 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a value of the recipe")
     train.add_argument("--out", required=True, metavar="RUN", help="folder for checkpoints and logs")
     train.add_argument("--resume", action="store_true", help="continue the run in that folder")
+
+    repeated = command("reproduce", run_reproduce, "reproduce jgr:2 --scale tiny --out results")
+    repeated.add_argument("table", nargs="?", metavar="PAPER:TABLE", help="such as jgr:2, hybrid:2, sia:5.1")
+    repeated.add_argument("--list", action="store_true", help="name every table and figure, and its cost")
+    repeated.add_argument(
+        "--scale",
+        choices=("tiny", "small", "paper"),
+        default="small",
+        help="minutes, hours, or as in the paper",
+    )
+    repeated.add_argument(
+        "--data", metavar="NAME", help="data set of scale paper, instead of the table's own"
+    )
+    repeated.add_argument("--root", metavar="DIR", help="the folder that holds it")
+    repeated.add_argument("--seed", type=int, default=0, help="of weights and training images")
+    repeated.add_argument(
+        "--out", default="results", metavar="DIR", help="runs, tables and pictures (results)"
+    )
 
     exported = command("export", run_export, "export --model jgr_p2o --out jgr_p2o.onnx")
     _model_options(exported)

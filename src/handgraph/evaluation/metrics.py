@@ -4,7 +4,7 @@
 |---|---|
 | `JointErrors` | mean error of 3D joints (MPJPE, "EPE [mm]"), median, AUC, success, PCK in mm |
 | `PixelErrors` | mean error of 2D keypoints in px ("EPE [px]"), PCK and mPCK relative to a size, PCKh |
-| `MeshErrors` | mean error of vertices (MPVPE) |
+| `MeshErrors` | mean error of vertices (MPVPE), F-scores |
 | `ShapeErrors` | MSE of the shape parameters, W-error and L-error |
 | `ClassErrors` | accuracy, precision and recall of a classification |
 
@@ -40,6 +40,8 @@ over all ten (table 4.1)."""
 CROP_OVER_BOX = 2.2
 """Side of Kong's square crop, in which those thresholds are measured, over the longer side of the hand's box
 (dissertation 3.5.1, 4.5.1, 5.4)."""
+F_THRESHOLDS_MM = (5.0, 15.0)
+"""FreiHAND's."""
 PCKH_THRESHOLDS = (0.1, 0.2, 0.3, 0.5, 0.7)
 """Parts of the head's size; 0.7 is that of Simon et al. (2017) for the MPII and NZSL hands."""
 Size = Literal["hand box", "crop", "head"]
@@ -174,6 +176,14 @@ class PixelErrors:
         self._relative.extend(other._relative)
         return self
 
+    def errors_px(self) -> Float[np.ndarray, "b n"]:
+        """Every keypoint's error in pixels, NaN where the truth is unknown."""
+        return np.concatenate(self._errors_px)
+
+    def relative_errors(self) -> Float[np.ndarray, "b n"]:
+        """The same over the sizes."""
+        return np.concatenate(self._relative)
+
     def compute(self, thresholds: Sequence[float] = (0.05, 0.1, 0.15, 0.2), seed: int = 0) -> dict[str, Any]:
         """The measures, over the known keypoints of all frames.
 
@@ -209,10 +219,13 @@ class PixelErrors:
 class MeshErrors:
     """Distances between predicted and true vertices of the same mesh: MPVPE, mean per-vertex position error.
 
-    A frame's mean is kept, not its vertices.
+    A frame's mean is kept, not its vertices. With `f_scores` the surfaces are compared as point clouds too,
+    as FreiHAND's evaluation does (some milliseconds a frame).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, f_scores: bool = False) -> None:
+        self.f_scores = f_scores
+        self._f: dict[str, list[Float[np.ndarray, "b t"]]] = {"": [], "pa_": []}
         self._means: dict[str, list[Float[np.ndarray, " b"]]] = {prefix: [] for prefix in ALIGNMENTS}
 
     def __len__(self) -> int:
@@ -243,17 +256,24 @@ class MeshErrors:
         }
         for prefix, points in moved.items():
             self._means[prefix].append(np.linalg.norm(points - true, axis=-1).mean(axis=1))
+            if self.f_scores and prefix in self._f:
+                scores = [f_score(p, t, F_THRESHOLDS_MM) for p, t in zip(points, true, strict=True)]
+                self._f[prefix].append(np.stack(scores))
         return self
 
     def merge(self, other: MeshErrors) -> MeshErrors:
         """Add the frames that another instance has seen."""
+        if other.f_scores != self.f_scores:
+            raise InputError("errors with F-scores cannot join errors without")
         for prefix, blocks in other._means.items():
             self._means[prefix].extend(blocks)
+        for prefix, scores in other._f.items():
+            self._f[prefix].extend(scores)
         return self
 
     def compute(self, seed: int = 0) -> dict[str, Any]:
         """`mpvpe_mm`, `root_relative_mpvpe_mm`, `pa_mpvpe_mm`, each with `…_interval95`, `n`, and `alignment`
-        with the prefixes in words."""
+        with the prefixes in words; with F-scores `f_score` and `pa_f_score`, by threshold in mm."""
         if not len(self):
             raise InputError("no frames to measure: call update first")
         result: dict[str, Any] = {"n": len(self)}
@@ -261,6 +281,12 @@ class MeshErrors:
             means = np.concatenate(blocks)
             result[f"{prefix}mpvpe_mm"] = float(means.mean())
             result[f"{prefix}mpvpe_mm_interval95"] = bootstrap_interval(means[:, None], seed)
+        if self.f_scores:
+            for prefix, scores in self._f.items():
+                mean = np.concatenate(scores).mean(axis=0)
+                result[f"{prefix}f_score"] = {
+                    f"{t:g}": float(value) for t, value in zip(F_THRESHOLDS_MM, mean, strict=True)
+                }
         result["alignment"] = {prefix or "unprefixed": words for prefix, words in ALIGNMENTS.items()}
         return result
 
@@ -391,6 +417,25 @@ def procrustes(
     variance = np.square(p).sum(axis=(1, 2))
     scale = s.sum(axis=1) / np.where(variance > 0, variance, 1.0)
     return scale[:, None, None] * ((predicted - p_mean) @ rotation) + t_mean
+
+
+def f_score(
+    predicted_mm: Float[np.ndarray, "v 3"], true_mm: Float[np.ndarray, "w 3"], thresholds: Sequence[float]
+) -> Float[np.ndarray, " t"]:
+    """How well one point cloud covers another (Knapitsch et al. 2017), by threshold: the harmonic mean of the
+    parts of the predicted points near a true one and of the true points near a predicted one."""
+    # |p - t|² = |p|² - 2 p·t + |t|² as one product, about a common middle so that little is lost to rounding.
+    p, t = (np.asarray(points, np.float64) - np.mean(true_mm, axis=0) for points in (predicted_mm, true_mm))
+    ones = np.ones((max(len(p), len(t)), 1))
+    left = np.concatenate([p, np.square(p).sum(axis=1, keepdims=True), ones[: len(p)]], axis=1)
+    right = np.concatenate([-2 * t, ones[: len(t)], np.square(t).sum(axis=1, keepdims=True)], axis=1)
+    squared = left @ right.T
+    near = [np.sqrt(np.maximum(squared.min(axis=axis), 0)) for axis in (1, 0)]
+    scores = []
+    for threshold in thresholds:
+        precision, recall = (float((distances <= threshold).mean()) for distances in near)
+        scores.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
+    return np.array(scores)
 
 
 def area_under_pck(errors: Float[np.ndarray, "b n"], low: float, high: float, steps: int = 100) -> float:

@@ -36,7 +36,7 @@ class Stream:
 
     def batch(self, indices: Int[np.ndarray, " b"], draws: Int[np.ndarray, " b"]) -> dict[str, Any]:
         """The samples themselves; the synthesizer's own variety makes augmentation idle."""
-        return self.synthesizer.batch(indices)
+        return self.synthesizer.batch(indices.tolist())
 
 
 @dataclass(frozen=True)
