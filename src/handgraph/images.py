@@ -54,6 +54,10 @@ IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 """Of RGB in [0, 1]: what published backbones were trained with."""
 
+# OpenCV from 4.11 on decodes to RGB itself; turning BGR over takes a tenth of the decoding.
+_DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
+_COLOR_FLAG: int = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _PNG_PALETTE = 3
@@ -125,8 +129,9 @@ def checked_depth(
     if depth.size > MAX_PIXELS:
         raise FormatError(f"{name}: {width}x{height} pixels, expected at most {MAX_PIXELS:,}; cut it down")
     depth_mm = depth.astype(np.float32)  # a copy: the caller's array stays as it is
-    # A number beyond float32 has become infinite here; it is no reading either.
-    np.nan_to_num(depth_mm, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    if depth.dtype.kind == "f":
+        # A number beyond float32 has become infinite here; it is no reading either.
+        np.nan_to_num(depth_mm, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     if depth_scale is not None:
         depth_mm *= np.float32(depth_scale)
     nearest, farthest = float(depth_mm.min()), float(depth_mm.max())
@@ -184,13 +189,13 @@ def decode_image(path: Path, content: bytes) -> UInt8[np.ndarray, "h w 3"]:
     elif not (content.startswith(b"BM") or (content.startswith(b"RIFF") and content[8:12] == b"WEBP")):
         raise FormatError(f"{path}: {_kind(content)}, expected a JPEG, PNG, WebP or BMP picture")
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), _COLOR_FLAG)
     except cv2.error:
         pixels = None
     if pixels is None:
         raise FormatError(f"{path}: the picture cannot be decoded; copy it again")
     _photo_size(path, pixels.shape[1], pixels.shape[0])
-    rgb: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    rgb: np.ndarray = pixels if _DECODES_RGB else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return rgb
 
 

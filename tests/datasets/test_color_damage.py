@@ -59,7 +59,7 @@ CASES = {
     ),
     "mhp": (
         {"frames": (0,)},
-        {"split": "test", "rule": "recordings"},
+        {"split": "test", "protocol": "recordings"},
         {
             f"{TOP['mhp']}/annotated_frames/data_1/0_joints.txt": 45,
             f"{TOP['mhp']}/annotated_frames/data_1/0_webcam_1.jpg": 50,

@@ -127,7 +127,7 @@ def test_labels_that_cannot_be_true(tree):
             r"joint_3d is float32 of shape \(21, 3\), expected numbers of \(1, 21, 3\)",
         ),
         ({"joint_3d": joints.astype(str)}, "joint_3d is <U"),
-        ({"joint_3d": joints.astype(object)}, "damaged .npz .*allow_pickle"),
+        ({"joint_3d": joints.astype(object)}, "damaged .npz .*Python objects"),
         ({"joint_3d": joints * np.nan}, "holds a number that is not finite"),
         ({"joint_3d": -joints}, "joint_3d is not before the camera"),
         ({"joint_2d": uv + 3}, r"its joint_3d projects 3\.0 px from its joint_2d"),

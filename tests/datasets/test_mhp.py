@@ -10,7 +10,6 @@ from handgraph.datasets import mhp, open_dataset
 from handgraph.datasets.check import doubts
 from handgraph.datasets.files import projection_residual
 from handgraph.datasets.layouts import WRITERS
-from handgraph.datasets.splits import digest
 from handgraph.errors import ConfigError, FormatError, InputError
 
 TOP = "multiview_hand_pose_dataset_uploaded_v2"
@@ -25,6 +24,10 @@ def written(tmp_path_factory):
 @pytest.fixture
 def tree(written, tmp_path):
     return copied(written[0], tmp_path)
+
+
+def frame_names(data):
+    return ["/".join(data.image_path(index).parts[-2:]) for index in range(len(data))]
 
 
 def test_round_trip(written):
@@ -98,23 +101,23 @@ def test_roots(written):
 def test_random_splits_part_everything_once_and_are_the_same_everywhere(written):
     root, truth = written
     parts = {split: open_dataset("mhp", root, split) for split in ("train", "validation", "test")}
-    names = [name for part in parts.values() for name in part.names()]
+    names = [name for part in parts.values() for name in frame_names(part)]
     assert sorted(names) == sorted(truth)
     assert [len(part) for part in parts.values()] == [176, 38, 38]  # 70, 15, 15 % of 252
-    assert digest(parts["test"].names()) == "b9e6f7eef65c63d3"  # anyone's copy gives this list
-    assert parts["test"].names() != open_dataset("mhp", root, "test", seed=1).names()
+    assert parts["test"].digest == "b9e6f7eef65c63d3"  # anyone's copy gives this list
+    assert frame_names(parts["test"]) != frame_names(open_dataset("mhp", root, "test", seed=1))
     with pytest.raises(InputError, match="no frame of split validation"):  # the first 60000 are all
-        open_dataset("mhp", root, "validation", rule="60000/10000/rest")
+        open_dataset("mhp", root, "validation", protocol="60000/10000/rest")
 
 
 def test_rules_by_recording_and_by_order(written):
     root, _ = written
-    test = open_dataset("mhp", root, "test", rule="recordings")
-    assert {name.split("/")[0] for name in test.names()} == {"data_1", "data_10", "data_20"}
-    train = open_dataset("mhp", root, "train", rule="recordings")
+    test = open_dataset("mhp", root, "test", protocol="recordings")
+    assert {name.split("/")[0] for name in frame_names(test)} == {"data_1", "data_10", "data_20"}
+    train = open_dataset("mhp", root, "train", protocol="recordings")
     assert len(train) + len(test) == 252
-    assert not set(train.names()) & set(test.names())
-    natural = open_dataset("mhp", root, "train", rule="natural").names()
+    assert not set(frame_names(train)) & set(frame_names(test))
+    natural = frame_names(open_dataset("mhp", root, "train", protocol="natural"))
     assert natural[:6] == [
         *(f"data_1/0_webcam_{webcam}.jpg" for webcam in (1, 2, 3, 4)),
         "data_1/1_webcam_1.jpg",
@@ -122,10 +125,10 @@ def test_rules_by_recording_and_by_order(written):
     ]
     assert natural[8] == "data_1/10_webcam_1.jpg"  # 10 after 1, and data_2 after data_1
     assert natural[12] == "data_2/0_webcam_1.jpg"
-    with pytest.raises(ConfigError, match="rule 'natural' has no validation split"):
-        open_dataset("mhp", root, "validation", rule="natural")
-    with pytest.raises(ConfigError, match="rule is 'mine', expected 70/15/15"):
-        open_dataset("mhp", root, rule="mine")
+    with pytest.raises(ConfigError, match="protocol 'natural' has no validation split"):
+        open_dataset("mhp", root, "validation", protocol="natural")
+    with pytest.raises(ConfigError, match="protocol is 'mine', expected 70/15/15"):
+        open_dataset("mhp", root, protocol="mine")
 
 
 def test_wrong_roots_are_told_apart(tree, tmp_path_factory):
@@ -141,7 +144,7 @@ def test_wrong_roots_are_told_apart(tree, tmp_path_factory):
     (frames / "data_3/1_joints.txt").unlink()
     data = open_dataset("mhp", tree, "train")
     assert data.missing == 1 + 4  # a label without picture, four pictures without label
-    assert not any(name.startswith("data_3/1_") for name in data.names())
+    assert not any(name.startswith("data_3/1_") for name in frame_names(data))
     shutil.rmtree(frames / "data_9")
     with pytest.raises(InputError, match=r"20 of 21 recordings, data_9 is not there; .* in part"):
         open_dataset("mhp", tree)
@@ -160,7 +163,7 @@ def test_labels_that_cannot_be_true(tree):
         (lines[0].split()[0] + " 300 300 2\n" + "".join(lines[1:]), "a labelled bone is"),
     ):
         path.write_text(text)
-        data = open_dataset("mhp", tree, "test", rule="recordings")
+        data = open_dataset("mhp", tree, "test", protocol="recordings")
         with pytest.raises(FormatError, match=message):
             data[0]
     path.write_text("".join(reversed(lines)))  # names, not places, say which joint a line is

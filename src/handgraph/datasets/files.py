@@ -4,9 +4,11 @@ import io
 import json
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,7 @@ def projection_residual(
 ) -> float:
     """The largest distance in px, along an axis, of projected joints from keypoints, where both are known."""
     known = np.isfinite(joints_mm).all(axis=-1) & np.isfinite(keypoints_px).all(axis=-1)
-    known &= np.nan_to_num(joints_mm[:, 2]) > 0
+    known &= joints_mm[:, 2] > 0
     if not known.any():
         return 0.0
     return float(np.abs(camera.uvd_from_xyz(joints_mm[known])[:, :2] - keypoints_px[known]).max())
@@ -191,9 +193,7 @@ def read_npz(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[s
             for name, shape in shapes.items():
                 if archive.getinfo(f"{name}.npy").file_size > _MAX_ARRAY_BYTES:
                     raise FormatError(f"{path}: {name} is larger than any label")
-                with archive.open(f"{name}.npy") as file:
-                    array = np.lib.format.read_array(file, allow_pickle=False)
-                arrays[name] = float_array(path, name, array, shape)
+                arrays[name] = float_array(path, name, _npy(archive.read(f"{name}.npy")), shape)
     except KeyError as error:
         raise FormatError(f"{path}: holds no array {str(error)[:60]}") from error
     except (
@@ -203,6 +203,36 @@ def read_npz(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[s
         reason = " ".join(str(error).split())[:100]
         raise FormatError(f"{path}: damaged .npz ({reason}); copy it again") from error
     return arrays
+
+
+def _npy(content: bytes) -> np.ndarray:
+    """An array in NumPy's format, never unpickled; ValueError where it is damaged."""
+    if content[:8] != b"\x93NUMPY\x01\x00":
+        raise ValueError("no array of NumPy's format 1.0")
+    start = 10 + int.from_bytes(content[8:10], "little")
+    shape, fortran, dtype = _npy_header(content[8:start])
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+
+
+# All labels of a dataset begin alike, and the header costs more to parse than the numbers.
+@lru_cache(maxsize=64)
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    return np.lib.format.read_array_header_1_0(io.BytesIO(header))
+
+
+def parse_block(path: Path, text: bytes, count: int, separator: str) -> Float[np.ndarray, " n"]:
+    """Exactly `count` finite numbers, nothing but the separator between: `parse_floats` for long text."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of text that is no number: the count says so
+        try:
+            numbers = np.fromstring(text.decode("latin1"), np.float64, sep=separator)
+        except ValueError:  # the same in later NumPy
+            numbers = np.empty(0)
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise FormatError(f"{path}: {len(numbers)} finite numbers in a row, expected {count}; copy it again")
+    return numbers
 
 
 def number_array(path: Path, name: str, value: Any, shape: Sequence[int | None]) -> np.ndarray:

@@ -10,17 +10,22 @@ Layout, as it is unpacked:
 32560 labels, each seen with four backgrounds: picture i shows label i mod 32560. Metres in the camera frame.
 """
 
-import json
 import mmap
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.files import expect_hand, expect_numbered, number_array, read_color_frame, read_json
+from handgraph.datasets.files import (
+    expect_hand,
+    expect_numbered,
+    number_array,
+    parse_block,
+    read_color_frame,
+    read_json,
+)
 from handgraph.datasets.mano_labels import axis_angle_pose, global_rotation, load_models
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -82,6 +87,8 @@ class Freihand:
         behind = (xyz[..., 2] <= 0).any(axis=1) | (np.abs(xyz) > _FARTHEST_M).any(axis=(1, 2))
         if behind.any():
             raise FormatError(f"{xyz_path}: label {int(behind.argmax())} is not before the camera, in metres")
+        for label, joints in enumerate(1000 * xyz):
+            expect_hand(f"{xyz_path}: label {label}", OPENPOSE, joints)
         self._joints: Float32[np.ndarray, "n 21 3"] = (1000 * xyz).astype(np.float32)
         self._k = self._list(part, "K", (3, 3))
         self._models = load_models(mano, tips="freihand")
@@ -115,7 +122,6 @@ class Freihand:
         index = range(len(self))[index]
         path, label = self.image_path(index), (self._first + index) % len(self._joints)
         joints = self._joints[label]
-        expect_hand(f"{path}: label {label}", OPENPOSE, joints)
         camera = self._camera(label)
         pose = shape = None
         if self._mano is not None:
@@ -126,8 +132,7 @@ class Freihand:
                 pose = axis_angle_pose(model, turn, self._mano[label, 3:48], principal=False)
         vertices = None
         if self._vertices is not None:
-            row = number_array(self._vertices.path, f"label {label}", self._vertices[label], (778, 3))
-            vertices = 1000 * row
+            vertices = 1000 * self._vertices[label]
         return Sample(
             frame=path.name,
             source=path,
@@ -196,16 +201,20 @@ class _JsonRows:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Float[np.ndarray, "778 3"]:
         start = int(self._starts[index])
         end = int(self._starts[index + 1]) if index + 1 < len(self) else self._end
         with self.path.open("rb") as file:
             file.seek(start)
             text = file.read(end - start)
-        try:
-            return json.JSONDecoder().raw_decode(text.decode("ascii"))[0]
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{self.path}: label {index} is damaged; copy it again") from error
+        # An item is [[x, y, z], …]: brackets away, its numbers are all that is left.
+        last = index + 1 == len(self)
+        if (text.count(b"["), text.count(b"]")) != (779, 779 + last):
+            raise FormatError(
+                f"{self.path}: label {index} has not 778 vertices, or is damaged; copy it again"
+            )
+        numbers = text.translate(None, b"[] \r\n\t").rstrip(b",")
+        return parse_block(self.path, numbers, 778 * 3, ",").reshape(778, 3)
 
 
 def _find(root: Path, part: str) -> Path:

@@ -21,7 +21,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.files import expect_hand, parse_floats, read_color_frame, read_lines
+from handgraph.datasets.files import (
+    expect_hand,
+    parse_block,
+    parse_floats,
+    read_bytes,
+    read_color_frame,
+    read_lines,
+)
 from handgraph.datasets.mano_labels import axis_angle_pose, load_models
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -133,7 +140,7 @@ class Humbi:
             pose = axis_angle_pose(self._models[side], turn, parameters[6:26], principal=True)
         vertices = None
         if self.vertices:
-            vertices = seen_by.see(read_points(labels / f"vertices_{side[0]}.txt", 778))
+            vertices = seen_by.see(read_mesh(labels / f"vertices_{side[0]}.txt"))
         return Sample(
             frame="/".join(path.parts[-6:]),
             source=path,
@@ -211,6 +218,15 @@ def read_points(path: Path, count: int) -> Float[np.ndarray, "n 3"]:
     if len(lines) != count:
         raise FormatError(f"{path}: {len(lines)} lines, expected {count}")
     return parse_floats(path, lines, 3)
+
+
+def read_mesh(path: Path) -> Float[np.ndarray, "778 3"]:
+    """778 lines of x y z, world metres; of a text this long only lines and numbers are counted."""
+    content = read_bytes(path)
+    lines = sum(1 for line in content.splitlines() if line.strip())
+    if lines != 778:
+        raise FormatError(f"{path}: {lines} lines, expected 778")
+    return parse_block(path, content, 778 * 3, " ").reshape(778, 3)
 
 
 def read_mano(path: Path) -> Float[np.ndarray, " 36"]:

@@ -25,7 +25,7 @@ from handgraph.datasets.boxes import keypoint_box
 from handgraph.datasets.files import expect_hand, read_color_frame, read_lines
 from handgraph.datasets.pickles import pickled_numbers, read_pickle
 from handgraph.datasets.sample import Sample
-from handgraph.datasets.splits import SEED, hashed_split
+from handgraph.datasets.splits import SEED, digest, hashed_split
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import MHP, MHP_21
 
@@ -41,11 +41,12 @@ POINTS = (
     "PALM_POSITION",
 )  # fmt: skip
 SPLITS = ("train", "validation", "test")
-RULES: Mapping[str, Mapping[str, float]] = {
+SHARES: Mapping[str, Mapping[str, float]] = {
     "70/15/15": {"train": 0.70, "validation": 0.15, "test": 0.15},
     "60000/10000/rest": {"train": 60000.0, "validation": 10000.0, "test": 12760.0},
 }
 """Random splits of all pictures: R-MGMN and SIA-GCN; AGMN (of 82760)."""
+PROTOCOLS = (*SHARES, "natural", "recordings")
 HELD_OUT_RECORDINGS = ("data_1", "data_10", "data_20")
 FRAMES: dict[str, int] = {}
 """The release's own count is not published with it; papers speak of 82760 pictures."""
@@ -59,12 +60,12 @@ class Mhp:
 
     root        the release's folder, or the one that holds it
     split       train, validation or test
-    rule        70/15/15: pictures at random (Kong et al.: R-MGMN, SIA-GCN); 60000/10000/rest: the same by
+    protocol    70/15/15: pictures at random (Kong et al.: R-MGMN, SIA-GCN); 60000/10000/rest: the same by
                 count (AGMN). Neither publishes its list, so places are drawn by `splits.hashed_split`;
                 pictures of one moment from other webcams fall into other splits, as they do in the papers.
                 natural: the first 80 % and the last 20 % in natural order; recordings: data_1, data_10 and
                 data_20 are the test, so that no moment is in both. The last two have no validation split
-    seed        of the random rules
+    seed        of the random splits
     wrist       palm_as_wrist: the 21 points as they are, the palm in the wrist's place (what papers train
                 and evaluate); wrist: a wrist beyond the palm, ring finger's knuckle + 2 (palm - knuckle), as
                 for STB; palm: the palm as such, no wrist
@@ -82,21 +83,20 @@ class Mhp:
         root: str | Path,
         split: str = "train",
         *,
-        rule: str = "70/15/15",
+        protocol: str = "70/15/15",
         seed: int = SEED,
         wrist: str = "palm_as_wrist",
         undistort: bool = False,
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"mhp: no split {split!r}; there are {', '.join(SPLITS)}")
-        if rule not in (*RULES, "natural", "recordings"):
-            rules = ", ".join((*RULES, "natural", "recordings"))
-            raise ConfigError(f"mhp: rule is {rule!r}, expected {rules}")
-        if rule not in RULES and split == "validation":
-            raise ConfigError(f"mhp: rule {rule!r} has no validation split")
+        if protocol not in PROTOCOLS:
+            raise ConfigError(f"mhp: protocol is {protocol!r}, expected {', '.join(PROTOCOLS)}")
+        if protocol not in SHARES and split == "validation":
+            raise ConfigError(f"mhp: protocol {protocol!r} has no validation split")
         if wrist not in ("palm_as_wrist", "wrist", "palm"):
             raise ConfigError(f"mhp: wrist is {wrist!r}, expected palm_as_wrist, wrist or palm")
-        self.split, self.rule, self.wrist, self.undistort = split, rule, wrist, undistort
+        self.split, self.protocol, self.wrist, self.undistort = split, protocol, wrist, undistort
         self.order = MHP if wrist == "palm" else MHP_21
         self.joints = tuple(int(index) for index in self.order.gather if index >= 0)
         self.root = _find(Path(root))
@@ -116,6 +116,8 @@ class Mhp:
         self._frames = [every[index] for index in self._members(every, seed)]
         if not self._frames:
             raise InputError(f"{self.root}: no frame of split {split}")
+        self.digest = digest(_name(*frame) for frame in self._frames)
+        """The split's list of frames in 16 digits."""
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -124,10 +126,6 @@ class Mhp:
         """The JPEG of a frame of this split, counted from 0."""
         recording, frame, webcam = self._frames[index]
         return self.root / "annotated_frames" / recording / f"{frame}_webcam_{webcam}.jpg"
-
-    def names(self) -> list[str]:
-        """The split's frames in order, for `splits.digest`."""
-        return [_name(*frame) for frame in self._frames]
 
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
@@ -162,10 +160,10 @@ class Mhp:
         )
 
     def _members(self, every: list[tuple[str, int, int]], seed: int) -> list[int]:
-        if self.rule in RULES:
+        if self.protocol in SHARES:
             names = [_name(*frame) for frame in every]
-            return hashed_split(names, RULES[self.rule], seed)[self.split].tolist()
-        if self.rule == "natural":
+            return hashed_split(names, SHARES[self.protocol], seed)[self.split].tolist()
+        if self.protocol == "natural":
             cut = round(0.8 * len(every))
             return list(range(cut) if self.split == "train" else range(cut, len(every)))
         held_out = self.split == "test"

@@ -124,7 +124,7 @@ class Sample:
         if not fits:
             wanted = ", ".join("n" if want is None else str(want) for want in expected)
             raise self._wrong(f"{field} has shape {array.shape}, expected ({wanted})")
-        if np.isinf(array).any() or (finite and np.isnan(array).any()):
+        if not np.isfinite(array).all() and (finite or np.isinf(array).any()):
             raise self._wrong(f"{field} holds a number that is not finite")
         object.__setattr__(self, field, array)
 
