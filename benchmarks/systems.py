@@ -45,10 +45,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=float, default=1.0, help="factor on the number of repeats")
     parser.add_argument("--onnx", action="store_true", help="measure ONNX Runtime too")
     parser.add_argument("--only", nargs="*", choices=systems.names(), help="these systems alone")
+    parser.add_argument("--sizes", nargs="*", choices=tuple(REPEATS), default=tuple(REPEATS))
     options = parser.parse_args()
     rows = []
     for name in options.only or systems.names():
-        for size in ("small", "paper"):
+        for size in options.sizes:
             for switches, config in configurations(name, size):
                 repeats = max(2, round(REPEATS[size] * options.repeats))
                 rows.append(measured(name, size, switches, config, repeats, onnx=options.onnx))

@@ -148,6 +148,9 @@ class Output(NamedTuple):
 class SiaPose(nn.Module):
     """The network of Fig. 1: colour crop (b, 3, s, s), ImageNet-normalised → `Output`."""
 
+    started: Tensor
+    """Whether training has begun, so that a later stage or a resumed run does not undo what was learned."""
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -158,6 +161,7 @@ class SiaPose(nn.Module):
         if config.rotation == "angle" or config.rotation == "vector":
             self.rotation = RotationNet(config.pointer, config.rotation)
         self.confidence = PeakConfidence()
+        self.register_buffer("started", torch.tensor(False))
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
         rotation = image.new_zeros(len(image), 0)
@@ -247,9 +251,10 @@ def graph_convolution(config: Config) -> EdgeConvolution:
 
 
 def prepare(module: SiaPose, stage: Stage, data: Any, config: Config) -> None:
-    """Before the first of `stages` starts: fill the estimator with the weights the configuration names."""
-    if stage.name != stages(config)[0].name:
+    """Before a fresh network's first stage: fill the estimator with the weights the configuration names."""
+    if module.started:
         return
+    module.started.fill_(True)
     if config.pretrained is not None:
         assert isinstance(module.unary, PoseMachine)
         load_vgg19(module.unary.features.trunk, config.pretrained)

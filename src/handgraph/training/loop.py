@@ -189,6 +189,8 @@ def run_stage(
         progress.best = progress.best_step = None  # of another stage, whose loss may be another
         if hasattr(run.system, "prepare"):
             run.system.prepare(module, stage, run.data, run.config)
+            if run.mean is not None and not progress.step:
+                update_mean(run.mean, module, 0.0)  # weights that were read in begin the mean
     enter_stage(run, stage)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(stage.learns(name))
