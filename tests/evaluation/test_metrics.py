@@ -22,6 +22,7 @@ from handgraph.evaluation.metrics import (
     area_under_curve,
     area_under_pck,
     bootstrap_interval,
+    f_score,
     hand_size,
     pck_curve,
     procrustes,
@@ -247,6 +248,24 @@ def test_mesh_errors_against_plain_loops() -> None:
         == {*ALIGNMENTS, "unprefixed"} - {""}
     )
     json.dumps(result)
+
+
+def test_f_score_against_plain_loops() -> None:
+    random = np.random.default_rng(8)
+    true = random.normal(0, 30, (60, 3))
+    predicted = np.concatenate([true[:40] + random.normal(0, 4, (40, 3)), random.normal(200, 5, (20, 3))])
+    for threshold, score in zip((5.0, 15.0), f_score(predicted, true, (5.0, 15.0)), strict=True):
+        hit = [min(np.linalg.norm(p - t) for t in true) <= threshold for p in predicted]
+        met = [min(np.linalg.norm(p - t) for p in predicted) <= threshold for t in true]
+        assert score == pytest.approx(2 * np.mean(hit) * np.mean(met) / (np.mean(hit) + np.mean(met)))
+        assert 0.1 < score < 0.95
+    assert f_score(predicted + 1e4, true, (5.0,)).tolist() == [0.0]
+    meshes = true[None] + np.array([6.0, 0, 0])
+    result = MeshErrors(f_scores=True).update(meshes, true[None], meshes[:, 0], true[None, 0]).compute()
+    assert result["f_score"]["15"] == result["pa_f_score"]["5"] == 1.0
+    assert result["f_score"]["5"] == pytest.approx(float(f_score(meshes[0], true, (5.0,))[0]))
+    with pytest.raises(InputError, match="with F-scores cannot join"):
+        MeshErrors().merge(MeshErrors(f_scores=True))
 
 
 def test_shape_errors_by_hand() -> None:

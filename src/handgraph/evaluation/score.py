@@ -37,6 +37,7 @@ _LARGEST_BYTES = 500_000_000
 _VERTICES = 778
 # Predictions so many times farther from the camera than the truth are in another unit.
 _OTHER_UNIT = 50.0
+_MESH_FIGURES = ("mpvpe_mm", "root_relative_mpvpe_mm", "pa_mpvpe_mm", "f_score", "pa_f_score")
 _TURNED = np.array([1.0, -1.0, 1.0])
 
 
@@ -87,8 +88,9 @@ def score(
     threshold in mm the fraction of frames whose worst joint is within it), `pck`, `mean_mm_interval95`, the
     root-relative and Procrustes-aligned means `root_relative_mean_mm` and `pa_mean_mm`, the areas under the
     PCK curve `auc` (0 to 50 mm), `auc_20_50` and `pa_auc`, `n`, `part`, the split that a file with fewer
-    frames than the labels covers (None: all of them), `format`, and `axes`, how y was read; freihand and ho3d
-    also `mpvpe_mm`, `root_relative_mpvpe_mm` and `pa_mpvpe_mm`, None without vertices.
+    frames than the labels covers (None: all of them), `format`, and `axes`, how y was read; freihand and
+    ho3d also `mpvpe_mm`, `root_relative_mpvpe_mm`, `pa_mpvpe_mm`, `f_score` and `pa_f_score` (at 5 and
+    15 mm), None without vertices.
     For coco what `PixelErrors.compute` gives over the hands found, with `missed`, true hands without a
     prediction, `extra`, predictions without a true hand, and `pckh` where the truth has head sizes.
 
@@ -175,10 +177,10 @@ def _measure_json(predictions: Path, truth: Path) -> Scored:
             "metres are expected"
         )
     errors = JointErrors().update(1000 * predicted_m, 1000 * true_m)
-    mesh: dict[str, Any] = dict.fromkeys(("mpvpe_mm", "root_relative_mpvpe_mm", "pa_mpvpe_mm"))
+    mesh: dict[str, Any] = dict.fromkeys(_MESH_FIGURES)
     if vertices_m is not None and true_vertices_m is not None:
         arrays = (vertices_m, true_vertices_m, predicted_m[:, 0], true_m[:, 0])
-        measured = MeshErrors().update(*(1000 * array for array in arrays)).compute()
+        measured = MeshErrors(f_scores=True).update(*(1000 * array for array in arrays)).compute()
         mesh = {name: measured[name] for name in mesh}
     figures = _joint_figures(errors) | mesh | {"part": None, "format": "json", "axes": "as both files"}
     return Scored(figures, errors.errors_mm(), "mm")
