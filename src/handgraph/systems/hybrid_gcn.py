@@ -50,6 +50,10 @@ SCALE_BONE = (9, 10)
 TYPICAL_SCALE_MM = 47.0
 """That bone of an average hand: for an answer in roughly millimetres where its true length is not known."""
 
+UNIT_2D = 0.25
+"""Eq. 10 measures in quarters of the crop. That is about a bone's length in the picture, so that δ1 weighs 2D
+and 3D alike; the paper does not say in what it measures either."""
+
 Classifier = Literal["gcn", "fc"]
 Refinement = Literal["ann", "knn", "fc", "none"]
 
@@ -300,7 +304,9 @@ def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The terms of Eq. 12 and 13, unweighted, over the labelled joints; `stages` gives their weights.
 
     `classification_2d`, `classification_3d` (Eq. 8, 9): cross-entropy, a sum over joints and mean over hands.
-    `regression_2d`, `regression_3d` (Eq. 10, 11), `refinement` (Eq. 13): mean squared error of a coordinate.
+    Zero without classifiers.
+    `regression_2d`, `regression_3d` (Eq. 10, 11), `refinement` (Eq. 13): mean squared error of a coordinate,
+    in 2D in `UNIT_2D`, in 3D in lengths of `SCALE_BONE`.
     `distance_2d`, `distance_3d`, `distance_refined`: the mean distance to the truth, which is not squared: no
     term of the paper's, but what its figures measure, and a loss that a few hopeless samples do not rule.
     """
@@ -308,7 +314,9 @@ def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     uv = torch.where(known_2d[..., None], uv, 0.0)
     known_3d, pose = target_3d(batch["relative_mm"].float())
     terms = {
-        "regression_2d": _mean((output.uv - uv).square().mean(dim=-1), known_2d),
+        "classification_2d": output.uv.new_zeros(()),
+        "classification_3d": output.uv.new_zeros(()),
+        "regression_2d": _mean(((output.uv - uv) / UNIT_2D).square().mean(dim=-1), known_2d),
         "regression_3d": _mean((output.coarse - pose).square().mean(dim=-1), known_3d),
         "refinement": _mean((output.refined - pose).square().mean(dim=-1), known_3d),
         "distance_2d": _mean(_distance(output.uv, uv), known_2d),
@@ -376,7 +384,8 @@ def class_scores(predicted: Int[np.ndarray, " n"], true: Int[np.ndarray, " n"]) 
 def stages(config: Config) -> tuple[Stage, ...]:
     """Sections 3.7 and 4.1: the coarse network with Eq. 12, then, that frozen, the refinement with Eq. 13.
 
-    The paper gives one number of epochs; here each stage takes it.
+    The paper's 400 epochs are the coarse network's here, of which it says nothing else; the refinement has a
+    seventieth of the parameters and a pose for its input, and takes a tenth.
     """
     weights = {"regression_2d": 100.0, "regression_3d": 100.0}  # δ1
     if config.relations:
@@ -392,8 +401,10 @@ def stages(config: Config) -> tuple[Stage, ...]:
     )
     if config.refinement == "none":
         return (coarse,)
-    refine = replace(coarse, name="refinement", trains=("refinement.",), loss_weights={"refinement": 1.0})
-    return coarse, refine
+    refinement = replace(
+        coarse, name="refinement", epochs=40, trains=("refinement.",), loss_weights={"refinement": 1.0}
+    )
+    return coarse, refinement
 
 
 def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 21 2"]:
