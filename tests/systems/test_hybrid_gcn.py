@@ -14,6 +14,7 @@ from handgraph.hand import CAMERA_FRAME, RELATIVE_FRAME
 from handgraph.hand_model.files import load_open_hand
 from handgraph.hand_model.layer import HandLayer
 from handgraph.placement import hand_length
+from handgraph.synthetic.rgb import RgbSynthesizer
 from handgraph.systems import hybrid_gcn
 from handgraph.systems.hybrid_gcn import Config, GraphRefinement, HybridGcn, Output
 from handgraph.training.loop import make_optimizer, set_training
@@ -464,3 +465,39 @@ def test_an_impossible_configuration_says_what_would_do(fields: dict[str, object
     with pytest.raises(ConfigError) as error:
         Config(**fields)  # type: ignore[arg-type]
     assert str(error.value) == message
+
+
+@pytest.mark.slow
+def test_both_stages_learn_a_few_synthetic_photographs_by_heart() -> None:
+    torch.manual_seed(0)
+    config = Config(width=16, hidden=64, input_size=64)
+    network, batch = config.build(), RgbSynthesizer(0, "train", 64).batch(range(8))
+    true_mm = batch["relative_mm"].numpy()
+    scale_mm = np.linalg.norm(true_mm[:, 10] - true_mm[:, 9], axis=-1)
+    turned = np.stack([crop.crop_from_camera for crop in batch["crops"]])
+
+    def error_mm() -> float:
+        with torch.no_grad():
+            answer = hybrid_gcn.relative_mm(network(batch["image"]), batch["crops"], scale_mm)
+        in_crop = np.einsum("bij,bnj->bni", turned, answer)
+        return float(np.linalg.norm(in_crop - true_mm, axis=-1).mean())
+
+    errors, before = [error_mm()], None
+    for stage in hybrid_gcn.stages(config):
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(stage.learns(name))
+        set_training(network, stage)
+        optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=2e-3)
+        for _ in range(200):
+            terms = hybrid_gcn.loss(network(batch["image"]), batch)
+            torch.stack(
+                [weight * terms[name] for name, weight in stage.loss_weights.items()]
+            ).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        errors.append(error_mm())
+        before = before or network.refinement.threshold.item()
+    assert errors[0] > 50
+    assert errors[1] < 15
+    assert errors[2] < 0.5 * errors[1]
+    assert network.refinement.threshold.item() != before
