@@ -16,15 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import roma
-import torch
-import trimesh
 
 from handgraph.cli import main as handgraph
-from handgraph.files import atomic_write
 from handgraph.formats import read_json
-from handgraph.hand import Hand
-from handgraph.hand_model import HandLayer, load_open_hand
+from handgraph.meshes import with_mesh, write_mesh
 
 OUT = Path("demo-output")
 SAMPLES = Path(str(files("handgraph") / "samples"))
@@ -77,44 +72,9 @@ def predict(name: str, frames: list[str], options: Sequence[str] = ()) -> int:
         return code
     hands = [hand for image in read_json(folder / "predictions.json").images for hand in image.hands]
     if hands:
-        with atomic_write(folder / "hand.glb") as part:
-            mesh_of(hands[0]).export(part)
+        write_mesh(folder / "hand.glb", [with_mesh(hands[0])])
         print(f"mesh: {folder / 'hand.glb'}")
     return code
-
-
-def mesh_of(hand: Hand) -> trimesh.Trimesh:
-    """The open hand, bent until its joints lie on the predicted ones; metres, y up, as glTF wants."""
-    layer = HandLayer(load_open_hand(), side=hand.side)
-    target = torch.from_numpy(hand.joints_mm)
-    shape, pose, translation = torch.zeros(1, 10), torch.zeros(1, 48), torch.zeros(1, 3)
-    rest = layer(shape, pose, translation).joints_mm[0]
-    # Wrist and knuckles move as one: where they lie gives position and turn, the fingers follow.
-    palm = [0, 5, 9, 13, 17]
-    turn, shift = roma.rigid_points_registration(rest[palm], target[palm])
-    pose[0, :3] = roma.rotmat_to_rotvec(turn)
-    translation[0] = turn @ rest[0] + shift - rest[0]  # the model turns about its wrist
-
-    unknowns = [shape.requires_grad_(), pose.requires_grad_(), translation.requires_grad_()]
-    solver = torch.optim.LBFGS(unknowns, max_iter=150, line_search_fn="strong_wolfe")
-
-    def distance() -> torch.Tensor:
-        solver.zero_grad()
-        joints = layer(shape, pose, translation).joints_mm[0]
-        # In cm²; the second term keeps what joints cannot tell, twist above all, near the resting hand.
-        loss = ((joints - target) / 10).square().sum() + 0.3 * (
-            pose[:, 3:].square().sum() + shape.square().sum()
-        )
-        loss.backward()
-        return loss
-
-    solver.step(distance)
-    with torch.no_grad():
-        mesh = layer(shape, pose, translation)
-    error = (mesh.joints_mm[0] - target).norm(dim=-1).mean()
-    print(f"mesh fitted to the joints of a {hand.side} hand, {error:.1f} mm from them in the mean")
-    metres_y_up = np.array([1, -1, -1]) / 1000
-    return trimesh.Trimesh(mesh.vertices_mm[0].numpy() * metres_y_up, layer.model.faces, process=False)
 
 
 if __name__ == "__main__":

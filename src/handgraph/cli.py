@@ -119,11 +119,15 @@ def run_predict(args: argparse.Namespace) -> Answer:
     """Hands in image files. A file that cannot be used does not keep the others from their answers."""
     from handgraph.estimator import load
     from handgraph.formats import ImageHands, Predictions, to_document, write_json
+    from handgraph.subject import read_subject
 
     camera = PinholeCamera(*_numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
     box = _numbers(args.box, "box", "x,y,w,h") if args.box else None
     out = _folder(args.out) if args.out else None
     estimate = load(args.model or _model_for(args), checkpoint=args.checkpoint)
+    args.person = read_subject(args.subject) if args.subject else None
+    if args.explain and estimate.name != "hybrid_gcn":
+        raise ConfigError(f"--explain: draws the classes and relations of hybrid_gcn, not of {estimate.name}")
     images: list[ImageHands] = []
     for file, stem in _progress(list(zip(args.files, _stems(args.files), strict=True)), "predict"):
         try:
@@ -162,18 +166,29 @@ def _predict_file(
 ) -> "ImageHands":
     from handgraph.colour import ColourEstimator
     from handgraph.formats import ImageHands
+    from handgraph.meshes import with_mesh, write_mesh
     from handgraph.report import write_overlay, write_page
 
     if isinstance(estimate, ColourEstimator):
         frame = read_image(file)
-        hands = estimate(frame, camera=camera, box=box, side=args.side)
+        hands = estimate(frame, camera=camera, box=box, side=args.side, subject=args.person)
+        if args.explain and out is not None and hands:
+            from handgraph.explain import write_picture
+
+            write_picture(
+                out / f"{stem}_explained.png", frame, *estimate.output(frame, hands[0], args.person)
+            )
     else:
         image = read_depth(file, args.depth_scale)
         frame, camera = image.depth_mm, camera or image.camera
         if camera is None:
             _warn_camera(image)
         hands = estimate(frame, camera=camera, box=box, side=args.side or "right")
+    if args.mesh:
+        hands = [with_mesh(hand, shape=None if args.person is None else args.person.shape) for hand in hands]
     if out is not None:
+        if any(hand.vertices_mm is not None for hand in hands):
+            write_mesh(out / f"{stem}.glb", hands)
         write_overlay(out / f"{stem}.png", frame, hands)
         write_page(out / f"{stem}.html", Path(file).name, estimate.name, frame, hands)
     height, width = frame.shape[:2]
@@ -265,7 +280,7 @@ def run_synthesize(args: argparse.Namespace) -> Answer:
     """Write synthetic hands with their labels."""
     import time
 
-    from handgraph.synthetic.depth import write_dataset
+    from handgraph.synthetic.dataset import write_dataset
 
     start = time.perf_counter()
     write_dataset(_folder(args.out), args.n, args.seed, args.modality, split=args.split)
@@ -335,6 +350,27 @@ def run_export(args: argparse.Namespace) -> Answer:
     )
 
 
+def run_personalize(args: argparse.Namespace) -> Answer:
+    """One person's hand from a few images without labels, in a file that `predict --subject` uses."""
+    from handgraph.estimator import load
+    from handgraph.subject import personalize_files, write_subject
+
+    camera = PinholeCamera(*_numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
+    estimate = load(args.model or _model_for(args), checkpoint=args.checkpoint)
+    subject, problems = personalize_files(
+        args.files, estimate, camera=camera, side=args.side, depth_scale=args.depth_scale
+    )
+    for problem in problems:
+        _say("personalize", problem)
+    write_subject(args.out, subject)
+    return Answer(
+        subject.summary(),
+        f"{args.out}: hand length {subject.hand_length_mm:.1f} mm, width {subject.hand_width_mm:.1f} mm, "
+        f"from {len(subject.files)} of {len(args.files)} images",
+        2 if problems else 0,
+    )
+
+
 def run_reproduce(args: argparse.Namespace) -> Answer:
     """A paper's table: train its rows, measure them, print the paper's figures beside ours."""
     from handgraph.evaluation.reproduce import list_tables, markdown, reproduce
@@ -390,7 +426,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args, left = parser.parse_known_args(arguments)
     unknown = [word for word in left if word.startswith("-")]
-    more = {"predict": "files", "train": "overrides", "score": "predictions"}.get(args.command)
+    more = {
+        "predict": "files",
+        "personalize": "files",
+        "train": "overrides",
+        "score": "predictions",
+    }.get(args.command)
     if unknown or (left and more is None):
         parser.error(f"{args.command}: unknown argument {(unknown or left)[0]!r}")
     if more is not None:
@@ -436,6 +477,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--depth-scale", type=float, metavar="MM", help="millimetres a unit of the file (metres: 1000)"
     )
+    predict.add_argument("--subject", metavar="FILE", help="whose hand it is, as `personalize` wrote it")
+    predict.add_argument(
+        "--mesh", action="store_true", help="fit the hand model to the joints: vertices, pose and shape"
+    )
+    predict.add_argument(
+        "--explain", action="store_true", help="draw hybrid_gcn's classes and relations (with --out)"
+    )
     predict.add_argument("--out", metavar="DIR", help="write pictures, pages and the JSON here")
 
     evaluate = command(
@@ -457,6 +505,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a value of the recipe")
     train.add_argument("--out", required=True, metavar="RUN", help="folder for checkpoints and logs")
     train.add_argument("--resume", action="store_true", help="continue the run in that folder")
+
+    person = command("personalize", run_personalize, "personalize a.png b.png c.png --out subject.json")
+    person.add_argument("files", nargs="+", metavar="IMAGE", help="depth frames or photographs of one hand")
+    _model_options(person)
+    person.add_argument("--camera", metavar="FX,FY,CX,CY", help="focal lengths and principal point, pixels")
+    person.add_argument("--side", choices=("left", "right"), help="which hand it is")
+    person.add_argument("--depth-scale", type=float, metavar="MM", help="millimetres a unit of the file")
+    person.add_argument("--out", required=True, metavar="FILE", help="the subject file to write (JSON)")
 
     repeated = command("reproduce", run_reproduce, "reproduce jgr:2 --scale tiny --out results")
     repeated.add_argument("table", nargs="?", metavar="PAPER:TABLE", help="such as jgr:2, hybrid:2, sia:5.1")

@@ -14,9 +14,12 @@ from torch import nn
 
 from handgraph.camera import MARGIN, Crop, PinholeCamera
 from handgraph.errors import ConfigError, FormatError, InputError
+from handgraph.evaluation.measures import inputs
 from handgraph.hand import Hand, Side
 from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE, to_network
 from handgraph.networks.hourglass import folded
+from handgraph.skeleton import BONES
+from handgraph.subject import Subject
 from handgraph.training.checkpoint import find_system
 
 Box = tuple[float, float, float, float]
@@ -53,6 +56,7 @@ class ColourEstimator:
         camera: PinholeCamera | None = ...,
         box: Box | None = ...,
         side: Side | None = ...,
+        subject: Subject | None = ...,
     ) -> list[Hand]: ...
 
     @overload
@@ -62,6 +66,7 @@ class ColourEstimator:
         camera: PinholeCamera | None = ...,
         box: Box | None = ...,
         side: Side | None = ...,
+        subject: Subject | None = ...,
     ) -> list[list[Hand]]: ...
 
     def __call__(
@@ -70,6 +75,7 @@ class ColourEstimator:
         camera: PinholeCamera | None = None,
         box: Box | None = None,
         side: Side | None = None,
+        subject: Subject | None = None,
     ) -> list[Hand] | list[list[Hand]]:
         """The most convincing hand in a picture (H, W, 3) uint8 RGB, or an empty list where there is none.
 
@@ -77,20 +83,32 @@ class ColourEstimator:
         camera   that took it, if known; written into the hands
         box      x, y, w, h in pixels of the hand, with little around it; else it is looked for
         side     "left" or "right"; None tries both and keeps the more convincing one
+        subject  whose hand it is: its shape for systems that take one, its bone lengths for systems that
+                 answer in hand lengths
 
         Raises FormatError for an array that is no colour picture, InputError for a box outside it.
         """
         if side not in ("left", "right", None):
             raise InputError(f"side is {side!r}, expected 'left', 'right' or None")
         if isinstance(image, np.ndarray):
-            return self._hands(_checked(image, "picture"), camera, box, side)
+            return self._hands(_checked(image, "picture"), camera, box, side, subject)
         return [
-            self._hands(_checked(one, f"picture {index}"), camera, box, side)
+            self._hands(_checked(one, f"picture {index}"), camera, box, side, subject)
             for index, one in enumerate(image)
         ]
 
+    def output(self, image: np.ndarray, hand: Hand, subject: Subject | None = None) -> tuple[Any, Crop]:
+        """The network's whole output for the crop around a hand that it found, and that crop."""
+        crop = self._crop(_enlarged(_tight(hand), MARGIN), hand.camera, hand.side)
+        return self._run(image, [crop], subject), crop
+
     def _hands(
-        self, image: np.ndarray, camera: PinholeCamera | None, box: Box | None, side: Side | None
+        self,
+        image: np.ndarray,
+        camera: PinholeCamera | None,
+        box: Box | None,
+        side: Side | None,
+        subject: Subject | None,
     ) -> list[Hand]:
         sides: tuple[Side, ...] = ("right", "left") if side is None else (side,)
         height, width = image.shape[:2]
@@ -98,32 +116,48 @@ class ColourEstimator:
             first = [_enlarged(_inside(box, width, height), BOX_MARGIN)]
         else:
             first = _windows(width, height, _WINDOWS[:1])
-        hands = self._at(image, camera, first, sides)
+        hands = self._at(image, camera, first, sides, subject)
         if box is None and max(hand.score for hand in hands) < SURE_SCORE:
-            hands += self._at(image, camera, _windows(width, height, _WINDOWS[1:]), sides)
+            hands += self._at(image, camera, _windows(width, height, _WINDOWS[1:]), sides, subject)
         # Once more, closer: each side's best gets a crop laid around its own joints.
         best = [max((h for h in hands if h.side == s), key=lambda hand: hand.score) for s in sides]
         closer = [
             hand
             for start in best
-            for hand in self._at(image, camera, [_enlarged(_tight(start), MARGIN)], (start.side,))
+            for hand in self._at(image, camera, [_enlarged(_tight(start), MARGIN)], (start.side,), subject)
         ]
         hand = max(best + closer, key=lambda hand: hand.score)
         return [hand] if hand.score >= self.least_score else []
 
     def _at(
-        self, image: np.ndarray, camera: PinholeCamera | None, windows: Sequence[Box], sides: Sequence[Side]
+        self,
+        image: np.ndarray,
+        camera: PinholeCamera | None,
+        windows: Sequence[Box],
+        sides: Sequence[Side],
+        subject: Subject | None,
     ) -> list[Hand]:
         """What the network sees in each window, as each side, in one batch."""
-        crops = [
-            Crop.window(window, self.config.input_size, camera, mirrored=side == "left")
-            for side in sides
-            for window in windows
-        ]
-        images = torch.from_numpy(to_network(np.stack([crop.apply_image(image) for crop in crops])))
-        with torch.inference_mode():
-            hands: list[Hand] = self._system.decode(self._module(images), crops)
+        crops = [self._crop(window, camera, side) for side in sides for window in windows]
+        output = self._run(image, crops, subject)
+        known = {}
+        if subject is not None and hasattr(self._system, "SCALE_BONE"):
+            length = subject.bone_lengths_mm[BONES.index(self._system.SCALE_BONE)]
+            known["scale_mm"] = np.full(len(crops), float(length))
+        hands: list[Hand] = self._system.decode(output, crops, **known)
         return hands
+
+    def _crop(self, window: Box, camera: PinholeCamera | None, side: Side) -> Crop:
+        return Crop.window(window, self.config.input_size, camera, mirrored=side == "left")
+
+    def _run(self, image: np.ndarray, crops: Sequence[Crop], subject: Subject | None) -> Any:
+        shape = np.zeros(10) if subject is None else subject.shape
+        batch = {
+            "image": torch.from_numpy(to_network(np.stack([crop.apply_image(image) for crop in crops]))),
+            "shape": torch.from_numpy(shape).float().expand(len(crops), 10),
+        }
+        with torch.inference_mode():
+            return self._module(*inputs(self._system, batch))
 
 
 def _checked(image: np.ndarray, name: str) -> np.ndarray:

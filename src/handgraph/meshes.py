@@ -1,6 +1,7 @@
 """Meshes out: files for any viewer, and pictures without OpenGL."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, no_type_check
@@ -11,10 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from handgraph.camera import PinholeCamera
-from handgraph.errors import ConfigError, FormatError, MissingExtraError
+from handgraph.errors import ConfigError, FormatError, InputError, MissingExtraError
 from handgraph.files import atomic_write
-from handgraph.hand import Hand, Side
+from handgraph.hand import RELATIVE_FRAME, Hand, Side
+from handgraph.hand_model import HandLayer
 from handgraph.hand_model.files import HandModel, load_open_hand
+from handgraph.hand_model.fitting import fit, vertices_mm
 
 SUFFIXES = (".obj", ".ply", ".glb", ".gltf")
 """OBJ and PLY in millimetres, as `Hand` has them; glTF in metres with y up and z towards the viewer."""
@@ -25,6 +28,8 @@ SKIN = (224, 184, 160)
 METRES_Y_UP = np.array([1.0, -1.0, -1.0]) / 1000
 """glTF's unit and axes from the camera frame's."""
 
+_NEAR_MEAN_MM2 = _NEAR_REST_MM2 = 30.0
+"""What a shape parameter of 1, or a joint a radian from rest, costs beside squared millimetres."""
 _NEAR_MM = 10.0
 _SAMPLES = 2  # along each side of a pixel
 
@@ -86,6 +91,36 @@ def write_mesh(path: str | Path, hands: Sequence[Hand], model: HandModel | None 
             content = trimesh.exchange.gltf.export_gltf(scene, embed_buffers=True)["model.gltf"]
     with atomic_write(path) as part:
         part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def with_mesh(hand: Hand, layer: HandLayer | None = None, shape: np.ndarray | None = None) -> Hand:
+    """The hand with the mesh, pose and shape that put the hand model's joints on its own.
+
+    A hand that has a mesh is returned as it is. `layer` is a right hand, the open hand by default; `shape` is
+    the person's, else it is fitted too, held near the mean hand. Raises InputError for a hand without joints
+    in millimetres.
+    """
+    if hand.vertices_mm is not None:
+        return hand
+    if hand.joints_mm is None or hand.frame.startswith(RELATIVE_FRAME):
+        raise InputError("a mesh needs joints in millimetres, which this hand does not have")
+    layer = layer or HandLayer()
+    fitted = fit(
+        layer,
+        joints_mm=hand.joints_mm[None],
+        side=hand.side,
+        shape=shape,
+        free_shape=shape is None,
+        # Joints say nothing about twist, which stays near the resting hand's.
+        shape_prior=_NEAR_MEAN_MM2,
+        pose_prior=_NEAR_REST_MM2,
+    )
+    return replace(
+        hand,
+        vertices_mm=vertices_mm(layer, fitted)[0],
+        pose=fitted.pose[0],
+        shape=fitted.shape[0],
+    )
 
 
 def draw_hands(
