@@ -1,5 +1,7 @@
-"""Graph refinement: each equation written out, what trains when, frames and units, the tables as data."""
+"""Graph refinement: each equation written out, what trains when, frames and units."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,15 @@ from handgraph import skeleton
 from handgraph.camera import Crop, PinholeCamera
 from handgraph.datasets.image_crops import pose_in_crop
 from handgraph.errors import ConfigError, InputError
-from handgraph.hand_model import HandLayer
+from handgraph.hand_model import HandLayer, load_open_hand
 from handgraph.networks.discriminator import MultiSourceDiscriminator, SingleSourceDiscriminator
 from handgraph.networks.image_features import build_features
 from handgraph.systems import graph_refine
 from handgraph.systems.graph_refine import Config, GraphResBlock, Output
+from handgraph.training.checkpoint import load_system
+from handgraph.training.loop import train
+from handgraph.training.recipe import Recipe
+from handgraph.training.recipe import build as build_recipe
 
 SMALL: dict[str, Any] = {"width": 16, "blocks": 2, "input_size": 64}
 
@@ -455,6 +461,29 @@ def test_mesh_of_another_hand_is_the_priors() -> None:
     np.testing.assert_allclose(hands[0].vertices_mm, expected, rtol=1e-4, atol=1e-2)
 
 
+def test_a_users_hand_model_takes_the_open_hands_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = load_open_hand()
+    model = replace(
+        opened, v_template=1.2 * opened.v_template, joint_axes=None, joint_limits=None, name="theirs"
+    )
+    monkeypatch.setattr(graph_refine, "load_mano", lambda path: {"mine.pkl": model}[path])
+    network, data = shaken(build(hand_model="mine.pkl")).eval(), batch()
+    assert not any(
+        name.startswith("prior.layer.") for name in network.state_dict()
+    )  # a user's file stays the user's
+    output = network(data["image"])
+    layer = HandLayer(model)
+    hand = layer.joints(output.shape, torch.cat([torch.zeros(3, 3), output.fingers], dim=1))
+    prior = output.scale[:, None, None] * (hand - hand[:, :1]) @ output.rotation.mT
+    torch.testing.assert_close(output.prior_mm, prior, rtol=1e-4, atol=1e-3)
+    output = output._replace(refined_mm=output.prior_mm)
+    for hand, crop, vertices in zip(
+        graph_refine.decode(output, data["crops"], layer), data["crops"], output.vertices_mm, strict=True
+    ):
+        expected = vertices.detach().numpy() @ crop.crop_from_camera + hand.joints_mm[0]
+        np.testing.assert_allclose(hand.vertices_mm, expected, atol=0.5)
+
+
 def test_mixed_precision_leaves_the_hand_model_exact() -> None:
     network = shaken(build()).eval()
     image = batch()["image"]
@@ -467,30 +496,6 @@ def test_mixed_precision_leaves_the_hand_model_exact() -> None:
 
 
 # --- Configurations -------------------------------------------------------------------------------------
-
-
-def test_tables_are_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {number: graph_refine.table(number) for number in ("I", "II", "III", "IV")}
-    assert {number: len(found) for number, found in rows.items()} == {"I": 3, "II": 4, "III": 2, "IV": 12}
-    assert [row.rhd_mm for row in rows["I"]] == [83.3669, 15.8356, 12.4036]
-    last = {"I": "prior", "II": "generator", "III": "adversarial"}
-    for number, found in rows.items():
-        for row in found:
-            assert last[row.stage] in [stage.name for stage in graph_refine.stages(row.config)]
-            if number != "IV":
-                assert graph_refine.stages(row.config)[-1].name == last[row.stage]
-    assert [row.config.refinement for row in rows["II"]] == ["fc", "gcn", "fc", "gcn"]
-    assert [row.config.discriminator for row in rows["III"]] == ["multi", "single"]
-    switches = [(row.config.length_loss, row.config.direction_loss) for row in rows["IV"]]
-    assert switches[::3] == [(False, False), (True, False), (False, True), (True, True)]
-    without = graph_refine.stages(rows["IV"][0].config)
-    assert all("direction" not in name and "length" not in name for s in without for name in s.loss_weights)
-    # The same figure stands in several tables; the configurations behind it must be the same too.
-    assert rows["I"][2].config == rows["II"][3].config == rows["III"][0].config == rows["IV"][11].config
-    assert graph_refine.table("III", Config(width=32))[1].config.width == 32
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ConfigError, match="table is 'V', expected one of I, II, III, IV"):
-        graph_refine.table("V")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -512,6 +517,38 @@ def test_configurations_that_do_not_exist(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or it would be first to complain
     with pytest.raises(ConfigError, match=message):
         Config(**changes)
+
+
+class Few:
+    """The labelled noise of `batch` as training data."""
+
+    endless = False
+
+    def __len__(self) -> int:
+        return 4
+
+    def batch(self, indices: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
+        data = batch(4)
+        return {
+            name: [value[i] for i in indices] if isinstance(value, list) else value[torch.as_tensor(indices)]
+            for name, value in data.items()
+        }
+
+
+@pytest.mark.slow
+def test_all_three_stages_through_the_loop(tmp_path: Path) -> None:
+    stages = {name: {"steps": 2} for name in ("prior", "generator", "adversarial")}
+    settings = {"system": "graph_refine", "config": SMALL, "batch_size": 4, "stages": stages, "log_every": 1}
+    result = train(build_recipe(Recipe, settings, "recipe"), tmp_path, data=(Few(), Few()))
+    assert result["finished"]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["kind"] == "train"]
+    assert [("score_gap" in line, "lipschitz" in line) for line in trained] == [(False, False)] * 4 + [
+        (True, True)
+    ] * 2
+    network, _, config, _ = load_system(tmp_path / "best")
+    assert network.state_dict().keys() == config.build().state_dict().keys()
+    assert {"mpjpe_mm", "root_relative_mpjpe_mm", "pa_mpjpe_mm", "epe_px"} <= result["metrics"].keys()
 
 
 @pytest.mark.slow

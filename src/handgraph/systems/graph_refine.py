@@ -511,61 +511,6 @@ def prepare(module: GraphRefine, stage: Stage, data: Any, config: Config) -> Non
             load_features(part.features, config.pretrained)
 
 
-class Row(NamedTuple):
-    """A row of the paper's tables: the configuration, the stage it is measured after, its figures."""
-
-    name: str
-    config: Config
-    stage: Literal["I", "II", "III"]
-    stb_mm: float
-    rhd_mm: float
-
-
-def table(number: Literal["I", "II", "III", "IV"], config: Config | None = None) -> list[Row]:
-    """The rows of Table I, II, III or IV, as changes of `config` (the defaults where none is given).
-
-    Stage I, II and III end with `stages`' prior, generator and adversarial. Table IV measures each of its
-    models after every stage. Raises ConfigError for another table.
-    """
-    given = config or Config()
-
-    def row(name: str, stage: Literal["I", "II", "III"], stb_mm: float, rhd_mm: float, **changes: Any) -> Row:
-        return Row(name, replace(given, **changes), stage, stb_mm, rhd_mm)
-
-    if number == "I":
-        return [
-            row("hand model", "I", 24.1534, 83.3669, refinement="none", discriminator="none"),
-            row("refinement", "II", 5.1153, 15.8356, discriminator="none"),
-            row("refinement, discriminator", "III", 3.9664, 12.4036),
-        ]
-    if number == "II":
-        return [
-            row("FC", "II", 15.1134, 37.5908, refinement="fc", discriminator="none"),
-            row("GCN", "II", 5.1153, 15.8356, refinement="gcn", discriminator="none"),
-            row("FC, discriminator", "III", 10.2345, 25.1456, refinement="fc"),
-            row("GCN, discriminator", "III", 3.9664, 12.4036, refinement="gcn"),
-        ]
-    if number == "III":
-        return [
-            row("multi-source", "III", 3.9664, 12.4036, discriminator="multi"),
-            row("single-source", "III", 4.5397, 15.0987, discriminator="single"),
-        ]
-    if number == "IV":
-        figures = {
-            (False, False): ((32.7531, 99.2375), (9.1134, 25.9614), (5.3456, 15.0731)),
-            (True, False): ((30.3156, 95.1854), (8.0021, 22.9613), (5.0175, 14.7620)),
-            (False, True): ((27.6512, 89.7623), (6.9146, 21.6328), (4.9980, 14.0072)),
-            (True, True): ((24.1534, 83.3669), (5.1153, 15.8356), (3.9664, 12.4036)),
-        }
-        names = ("pose, projection", "and length", "and direction", "and both")
-        return [
-            row(name, stage, *mm, length_loss=length, direction_loss=direction)
-            for name, ((length, direction), by_stage) in zip(names, figures.items(), strict=True)
-            for stage, mm in zip(get_args(Literal["I", "II", "III"]), by_stage, strict=True)
-        ]
-    raise ConfigError(f"table is {number!r}, expected one of I, II, III, IV")
-
-
 def relative_mm(
     output: Output, crops: Sequence[Crop], scale_mm: Float[np.ndarray, " b"] | None = None
 ) -> Float[np.ndarray, "b 21 3"]:
