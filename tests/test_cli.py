@@ -334,3 +334,37 @@ def test_module_runs_as_a_program(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "handgraph predict: --camera 1: expected fx,fy,cx,cy, four numbers in pixels\n"
+
+
+SAMPLES = Path(cli.__file__).with_name("samples")
+
+
+def test_personalize_writes_a_subject_that_predict_uses(tmp_path, capsys):
+    frames = sorted(str(path) for path in SAMPLES.glob("depth_*.png"))[:3]
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    person, out = tmp_path / "subject.json", tmp_path / "out"
+    code = cli.main(["personalize", *frames, str(tmp_path / "broken.png"), "--out", str(person), "--json"])
+    answered, said = capsys.readouterr()
+    document = json.loads(answered)
+    assert code == 2
+    assert "broken.png" in said
+    assert len(document["shape"]) == 10
+    assert 140 < document["hand_length_mm"] < 230
+    assert document["n"] == len(document["weights"]) == 3
+    assert sum(document["weights"]) == pytest.approx(1, abs=1e-4)
+
+    command = ["predict", frames[0], "--subject", str(person), "--mesh", "--json", "--out", str(out)]
+    assert cli.main(command) == 0
+    (hand,) = json.loads(capsys.readouterr().out)["images"][0]["hands"]
+    np.testing.assert_allclose(hand["shape"], document["shape"], atol=1e-5)
+    vertices, joints = np.array(hand["vertices_mm"]), np.array(hand["joints_mm"])
+    # The mesh lies about the joints: none is farther from the surface than a palm is thick.
+    assert np.linalg.norm(vertices[:, None] - joints, axis=-1).min(axis=0).max() < 25
+    assert next(out.glob("*.glb")).read_bytes().startswith(b"glTF")
+
+
+def test_a_damaged_subject_file_is_refused(tmp_path, capsys):
+    (tmp_path / "subject.json").write_text("{}")
+    frame = str(next(iter(SAMPLES.glob("depth_*.png"))))
+    assert cli.main(["predict", frame, "--subject", str(tmp_path / "subject.json")]) == 2
+    assert "subject.json" in capsys.readouterr().err
