@@ -239,9 +239,10 @@ def _evaluation_data(
     from handgraph.datasets import DepthCrops, ImageCrops, names, open_dataset
 
     kind, _, split = args.data.partition(":")
+    joints = getattr(config, "joints", 21)  # systems of the hand model have no other number
     if kind == "synthetic" and args.root is None:
-        if config.joints != 21:
-            raise ConfigError(f"--data synthetic has 21 joints, this model predicts {config.joints}")
+        if joints != 21:
+            raise ConfigError(f"--data synthetic has 21 joints, this model predicts {joints}")
         from handgraph.synthetic.depth import DepthSynthesizer
         from handgraph.synthetic.rgb import RgbSynthesizer
 
@@ -254,9 +255,9 @@ def _evaluation_data(
         raise ConfigError(f"--data {args.data}: give --root, the folder that holds the data set")
     splits = names()[kind]
     dataset = open_dataset(kind, args.root, split or ("all" if "all" in splits else "test"))
-    if len(dataset.joints) != config.joints:
+    if len(dataset.joints) != joints:
         raise ConfigError(
-            f"--data {args.data} has {len(dataset.joints)} joints, this model predicts {config.joints}"
+            f"--data {args.data} has {len(dataset.joints)} joints, this model predicts {joints}"
         )
     kind_of_crops = ImageCrops if wants == "colour" else DepthCrops
     crops = kind_of_crops(dataset, args.seed, size=config.input_size, augment=False)
@@ -541,7 +542,9 @@ def _parser() -> argparse.ArgumentParser:
     synthesize.add_argument("-n", type=_count, default=100, metavar="N", help="how many frames")
     synthesize.add_argument("--seed", type=int, default=0, help="the same seed gives the same hands")
     synthesize.add_argument("--split", choices=("train", "validation", "test"), default="test")
-    synthesize.add_argument("--modality", choices=("depth",), default="depth", help="what to render")
+    synthesize.add_argument(
+        "--modality", choices=("depth", "rgb", "both"), default="depth", help="what to render"
+    )
 
     score = command(
         "score", run_score, "score predictions.txt --truth nyu_labels.txt --dataset nyu --format uvd"

@@ -45,8 +45,9 @@ class ColourEstimator:
         self.name, self.config, self.meta = name, config, meta or {}
         self.least_score = LEAST_SCORE
         self._system = find_system(name)
-        if config.joints != 21:
-            raise ConfigError(f"{name}: predicts {config.joints} joints, a hand has 21: evaluate it instead")
+        joints = getattr(config, "joints", 21)
+        if joints != 21:
+            raise ConfigError(f"{name}: predicts {joints} joints, a hand has 21: evaluate it instead")
         self._module = folded(module)
 
     @overload

@@ -82,6 +82,11 @@ SCALES: dict[str, Scale] = {
                 "hourglass": _TINY_HOURGLASS, "cpm": _TINY_CPM, "input_size": 64, "kernel_size": 15,
                 "pointer": "small",
             }),
+            "rmgmn": Small({
+                "cpm": _TINY_CPM, "input_size": 64, "kernel_size": 15, "rotation_backbone": "small",
+                "classifier": "small",
+            }),
+            "agmn": Small({"cpm": _TINY_CPM, "pairwise": _TINY_CPM, "input_size": 64, "kernel_size": 15}),
             "hybrid_gcn": Small({"input_size": 64}),
             "graph_refine": Small({"input_size": 64}, 1e-3, {"adversarial": 1e-4}),
         },
@@ -96,6 +101,11 @@ SCALES: dict[str, Scale] = {
                 "hourglass": _SMALL_HOURGLASS, "cpm": _SMALL_CPM, "input_size": 128, "kernel_size": 31,
                 "pointer": "small",
             }),
+            "rmgmn": Small({
+                "cpm": _SMALL_CPM, "input_size": 128, "kernel_size": 31, "rotation_backbone": "small",
+                "classifier": "small",
+            }),
+            "agmn": Small({"cpm": _SMALL_CPM, "pairwise": _SMALL_CPM, "input_size": 128, "kernel_size": 31}),
             "hybrid_gcn": Small({"input_size": 128}),
             "graph_refine": Small({"input_size": 128}, 1e-3, {"adversarial": 1e-4}),
         },
