@@ -30,6 +30,7 @@ class Hand:
     camera         the camera that `joints_mm` refer to, or None
     frame, order   in words, what the numbers mean
     score          in [0, 1]: how sure the system is of the whole hand
+    shape_confidence  how sure it is of `shape`, any number, or None; not in files
 
     Raises FormatError when a shape is wrong or a number is not finite.
     """
@@ -46,6 +47,7 @@ class Hand:
     camera: PinholeCamera | None = None
     frame: str = CAMERA_FRAME
     order: str = ORDER
+    shape_confidence: float | None = None
 
     def __post_init__(self) -> None:
         _side(self.side)

@@ -254,8 +254,12 @@ def _by_meshes(
         raise InputError("personalize: a hand of identity_mesh without shape or pose")
     mirror = np.tile([1.0, -1.0, -1.0], 16)
     poses = np.stack([np.asarray(h.pose, np.float64) * (mirror if h.side == "left" else 1.0) for h in hands])
-    # The score is the logistic of the network's confidence c.
-    confidence = None if scores is None else np.log(scores.clip(1e-6, 1 - 1e-6) / (1 - scores).clip(1e-6, 1))
+    confidence = None
+    if scores is not None:
+        # Of hands from a file the score's log-odds stand for the network's own word about the shape.
+        odds = np.log(scores.clip(1e-6, 1 - 1e-6) / (1 - scores).clip(1e-6, 1))
+        given = [hand.shape_confidence for hand in hands]
+        confidence = np.array([o if c is None else c for c, o in zip(given, odds, strict=True)])
     shapes = np.stack([np.asarray(hand.shape, np.float64) for hand in hands])
     return calibrate(layer, shapes, poses, confidence, temperature=temperature)
 

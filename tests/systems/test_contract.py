@@ -114,6 +114,7 @@ CASES = {
         {"width": 16, "input_size": 64, "stacks": 2, "depth": 2, "form": "compact", "growth": 8}, colour_batch
     ),
     "graph_refine": Case({"width": 16, "blocks": 2, "input_size": 64}, colour_batch),
+    "identity_mesh": Case({"detector": HourglassShape(1, 16, 2, "compact"), "input_size": 64}, colour_batch),
     "hybrid_gcn": Case({"width": 8, "hidden": 32, "input_size": 64}, colour_batch),
 }
 

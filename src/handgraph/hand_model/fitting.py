@@ -84,6 +84,7 @@ def fit(
     pose_prior: float = 0.0,
     shape_prior: float = 0.0,
     limits: float = 0.0,
+    place_only: bool = False,
     iterations: int = 60,
     tolerance: float = 1e-3,
 ) -> Fit:
@@ -117,6 +118,7 @@ def fit(
             (Cauchy's ρ(s) = c² log(1 + s / c²)); None is ρ(s) = s.
         pose_prior, shape_prior: weights of staying near the start's finger pose and near the mean shape.
         limits: weight of the model's joint limits.
+        place_only: only the first stage: the hand is moved and keeps its start's pose and shape.
         iterations: at most so many linear systems for each stage of each hand.
         tolerance: a hand is done when the energy's square falls by less than this fraction.
 
@@ -145,7 +147,8 @@ def fit(
     if start_translation_mm is not None:
         translation = _mirrored_points(_rows("start_translation_mm", start_translation_mm, n, 3), mirrored)
     state = _State(rotations, translation, shape_, reference)
-    solver.run(state, PLACE, (True, True, free_shape))  # the paper's two stages
+    second = (True, True, free_shape)
+    solver.run(state, *((PLACE,) if place_only else (PLACE, second)))  # the paper's two stages
     joints = solver.joints(state)
     return Fit(
         pose=_mirrored_pose(_axis_angles(layer, state.rotations), mirrored),

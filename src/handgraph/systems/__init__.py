@@ -2,7 +2,17 @@
 
 from types import ModuleType
 
-from handgraph.systems import agmn, cpm, graph_refine, hourglass, hybrid_gcn, jgr_p2o, rmgmn, siapose
+from handgraph.systems import (
+    agmn,
+    cpm,
+    graph_refine,
+    hourglass,
+    hybrid_gcn,
+    identity_mesh,
+    jgr_p2o,
+    rmgmn,
+    siapose,
+)
 
 SYSTEMS: dict[str, ModuleType] = {
     "jgr_p2o": jgr_p2o,
@@ -13,6 +23,7 @@ SYSTEMS: dict[str, ModuleType] = {
     "hourglass": hourglass,
     "hybrid_gcn": hybrid_gcn,
     "graph_refine": graph_refine,
+    "identity_mesh": identity_mesh,
 }
 
 
