@@ -120,7 +120,7 @@ class Hand:
         names = record["joint_names"]
         if not isinstance(names, list | tuple) or tuple(names) != JOINT_NAMES:
             raise FormatError("hand: joint_names are not the 21 canonical names in canonical order")
-        optional = {
+        optional: dict[str, Any] = {
             name: _float32(name, record[name])
             for name in ("joints_mm", "vertices_mm", "pose", "shape", "confidence")
             if record.get(name) is not None
