@@ -90,21 +90,28 @@ class RunLog:
 
 
 def draw_curve(run: Path) -> None:
-    """Draw `curve.png` of a run from its `log.jsonl`. Without matplotlib there is no picture."""
+    """Draw `curve.png` of a run from its `log.jsonl`. Without matplotlib there is no picture.
+
+    A run with an adversary has a second panel: how far it tells true from false, and its steepest slope.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return
     lines = _lines(run)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    adversarial = any("score_gap" in line for line in lines)
+    figure = Figure(figsize=(8, 7 if adversarial else 4.5), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    left = figure.subplots()
+    panels = figure.subplots(2 if adversarial else 1, squeeze=False, sharex=True)[:, 0]
+    left = panels[0]
     right = left.twinx()
     for kind, name, axes, style in (
         ("train", "loss", left, "C0-"),
         ("validation", "loss", left, "C0o--"),
         ("validation", "mpjpe_mm", right, "C1o-"),
+        ("train", "score_gap", panels[-1], "C2-"),
+        ("train", "lipschitz", panels[-1], "C3-"),
     ):
         points = [
             (line["step"], line[name])
@@ -113,7 +120,8 @@ def draw_curve(run: Path) -> None:
         ]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"{kind} {name}", markersize=3)
-    left.set(xlabel="optimiser step", ylabel="loss", yscale="log")
+    panels[-1].set(xlabel="optimiser step", ylabel="adversary's scores")
+    left.set(ylabel="loss", yscale="log")
     right.set(ylabel="mean joint error (mm)")
     if left.lines:
         figure.legend(loc="outside upper center", ncols=3)
