@@ -101,13 +101,18 @@ def test_cameras_that_cannot_be_true(tree):
         ("intrinsic", lambda text: text.replace("540.0", "600.0", 1), "projects 60.0 px from intrinsic.txt"),
         ("extrinsic", lambda text: text.replace("0.", "1.", 12), "has no rotation|px from"),
         ("project", lambda text: "\n".join(text.splitlines()[:3]), "0 lines after the header"),
-        ("extrinsic", lambda text: text.replace("1 30\n", "1 31\n"), "names camera 30, which extrinsic.txt"),
+        (
+            "extrinsic",
+            lambda text: text.replace("1 30\n", "1 31\n"),
+            "extrinsic.txt and its like lack camera 30",
+        ),
     ):
         path = hand / f"{name}.txt"
         whole = path.read_text()
         path.write_text(change(whole))
+        data = load(tree)
         with pytest.raises(FormatError, match=message):
-            load(tree)
+            data[1]  # by camera 30
         path.write_text(whole)
 
 

@@ -29,7 +29,7 @@ from handgraph.datasets.files import (
 from handgraph.datasets.mano_labels import axis_angle_pose, global_rotation, load_models
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
-from handgraph.skeleton import OPENPOSE
+from handgraph.skeleton import BONES, OPENPOSE
 
 SIZE = (224, 224)
 BACKGROUNDS = ("gs", "hom", "sample", "auto")
@@ -87,8 +87,10 @@ class Freihand:
         behind = (xyz[..., 2] <= 0).any(axis=1) | (np.abs(xyz) > _FARTHEST_M).any(axis=(1, 2))
         if behind.any():
             raise FormatError(f"{xyz_path}: label {int(behind.argmax())} is not before the camera, in metres")
-        for label, joints in enumerate(1000 * xyz):
-            expect_hand(f"{xyz_path}: label {label}", OPENPOSE, joints)
+        parents, children = (list(joints) for joints in zip(*BONES, strict=True))
+        longest_m = np.linalg.norm(xyz[:, children] - xyz[:, parents], axis=-1).max(axis=1)
+        worst = int(longest_m.argmax())
+        expect_hand(f"{xyz_path}: label {worst}", OPENPOSE, 1000 * xyz[worst])
         self._joints: Float32[np.ndarray, "n 21 3"] = (1000 * xyz).astype(np.float32)
         self._k = self._list(part, "K", (3, 3))
         self._models = load_models(mano, tips="freihand")
@@ -190,7 +192,11 @@ class _JsonRows:
             if path.stat().st_size < 2:
                 raise FormatError(f"{path}: the file is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                starts = [match.end() - 1 for match in re.finditer(rb"\]\s*\]\s*,\s*\[(?=\s*\[)", content)]
+                starts, close = [], content.find(b"]]")  # ends an item, and is nowhere else
+                while close >= 0:
+                    begin = content.find(b"[", close)
+                    starts += [begin] if begin >= 0 else []
+                    close = content.find(b"]]", close + 2)
                 head, tail = re.match(rb"\s*\[\s*(?=\[)", content), content[-64:].rstrip()
         if head is None or not re.search(rb"\]\s*\]\s*\]$", tail):
             raise FormatError(f"{path}: no whole JSON list of labels; copy it again")

@@ -44,6 +44,7 @@ FRAMES = {"train": 474472, "test": 50894}
 EMPTY_SUBJECTS = (52,)
 _FARTHEST_MM = 20_000.0
 _SIDES: tuple[Side, ...] = ("right", "left")
+_CAMERA_FILES = ("intrinsic.txt", "extrinsic.txt", "project.txt")
 _SKEW_PX = 1.0
 _MATRICES_PX = 1.0
 _IMAGE = re.compile(r"image(\d{7})\.png")
@@ -94,15 +95,19 @@ class Humbi:
         chosen = sorted(folders) if split == "all" else divide(sorted(folders))[split]
         sides = tuple(which for which in _SIDES if side in (which, "both"))
         self.left_out = 0
-        self._cameras: dict[int, dict[int, _Camera]] = {}
+        self._cameras: dict[int, dict[int, _Camera]] = {}  # filled subject by subject, when first needed
         self._places: list[tuple[int, Path, Side]] = []  # subject, frame's folder, side
         rows: list[Int[np.ndarray, "n 6"]] = []  # place, camera, xmin, xmax, ymin, ymax
         for subject in chosen:
             hand = folders[subject] / "hand"
-            self._cameras[subject] = _read_cameras(hand)
+            for name in _CAMERA_FILES:
+                if not (hand / name).is_file():
+                    raise InputError(
+                        f"{hand / name}: no such file (a dataset copied only in part lacks some)"
+                    )
             for frame in _frame_folders(hand):
                 for which in sides:
-                    crops = self._crops(subject, frame, which)
+                    crops = self._crops(frame, which)
                     if len(crops):
                         rows.append(np.column_stack([np.full(len(crops), len(self._places)), crops]))
                         self._places.append((subject, frame, which))
@@ -125,6 +130,10 @@ class Humbi:
         place, number, *box = (int(value) for value in self._rows[index])
         subject, folder, side = self._places[place]
         path = self.image_path(index)
+        if subject not in self._cameras:
+            self._cameras[subject] = _read_cameras(folder.parent)
+        if number not in self._cameras[subject]:
+            raise FormatError(f"{path}: {folder.parent}/extrinsic.txt and its like lack camera {number}")
         seen_by = self._cameras[subject][number]
         camera = seen_by.cropped(*box)
         labels = folder / "reconstruction"
@@ -156,7 +165,7 @@ class Humbi:
             shape=parameters[26:36],
         )
 
-    def _crops(self, subject: int, frame: Path, side: Side) -> Int[np.ndarray, "n 5"]:
+    def _crops(self, frame: Path, side: Side) -> Int[np.ndarray, "n 5"]:
         """camera, xmin, xmax, ymin, ymax of the crops that are listed, there and labelled."""
         folder = frame / "image_cropped" / side
         list_path = folder / "list.txt"
@@ -171,9 +180,6 @@ class Humbi:
         labelled = (frame / "reconstruction" / f"keypoints_{side[0]}.txt").is_file()
         keep = np.array([labelled and camera in present for camera in crops[:, 0]], dtype=bool)
         self.left_out += int((~keep).sum()) + len(present - set(crops[:, 0].tolist()))
-        unknown = set(crops[keep, 0].tolist()) - set(self._cameras[subject])
-        if unknown:
-            raise FormatError(f"{list_path}: names camera {min(unknown)}, which extrinsic.txt lacks")
         return crops[keep]
 
 
@@ -235,15 +241,15 @@ def read_mano(path: Path) -> Float[np.ndarray, " 36"]:
 
 
 def _read_cameras(hand: Path) -> dict[int, _Camera]:
-    intrinsics = _matrices(hand / "intrinsic.txt", (3, 3, 3))
-    extrinsics = _matrices(hand / "extrinsic.txt", (3, 3, 3, 3))
-    projections = _matrices(hand / "project.txt", (4, 4, 4))
+    intrinsics = _matrices(hand / "intrinsic.txt", 3, 3)
+    extrinsics = _matrices(hand / "extrinsic.txt", 4, 3)
+    projections = _matrices(hand / "project.txt", 3, 4)
     cameras = {}
     for number, rows in extrinsics.items():
         if number not in intrinsics or number not in projections:
             continue
-        k = np.array(intrinsics[number])
-        center, rotation = np.array(rows[0]), np.array(rows[1:])
+        k = intrinsics[number]
+        center, rotation = rows[0], rows[1:]
         camera = _Camera(k / k[2, 2] if k[2, 2] else k, rotation, center)
         lower = [camera.intrinsic[1, 0], camera.intrinsic[2, 0], camera.intrinsic[2, 1]]
         if np.abs(lower).max() > 1e-6 or min(k[0, 0], k[1, 1]) <= 0 or abs(camera.intrinsic[0, 1]) > _SKEW_PX:
@@ -253,7 +259,7 @@ def _read_cameras(hand: Path) -> dict[int, _Camera]:
         # The three files say the same twice: a point 3 m ahead must fall on one pixel by both.
         ahead = center + 3 * rotation[2] + 0.3 * rotation[0] + 0.2 * rotation[1]
         by_parts = camera.intrinsic @ (rotation @ (ahead - center))
-        at_once = np.array(projections[number]) @ [*ahead, 1.0]
+        at_once = projections[number] @ [*ahead, 1.0]
         apart = np.abs(by_parts[:2] / by_parts[2] - at_once[:2] / at_once[2]).max() if at_once[2] else np.inf
         if not apart <= _MATRICES_PX:
             raise FormatError(
@@ -266,21 +272,21 @@ def _read_cameras(hand: Path) -> dict[int, _Camera]:
     return cameras
 
 
-def _matrices(path: Path, widths: tuple[int, ...]) -> dict[int, list[Float[np.ndarray, " n"]]]:
-    """Per camera rows of numbers of these widths, after three header lines."""
-    lines, step = read_lines(path)[3:], 1 + len(widths)
+def _matrices(path: Path, rows: int, width: int) -> dict[int, Float[np.ndarray, "r w"]]:
+    """Per camera `rows` lines of `width` numbers, after three header lines and one naming the camera."""
+    lines, step = read_lines(path)[3:], 1 + rows
     if not lines or len(lines) % step:
         raise FormatError(f"{path}: {len(lines)} lines after the header, expected {step} for each camera")
-    matrices = {}
-    for start in range(0, len(lines), step):
-        words = lines[start].split()
-        if not words or not words[-1].isdigit():
-            raise FormatError(f"{path}: line {start + 4} names no camera")
-        matrices[int(words[-1])] = [
-            parse_floats(path, [lines[start + 1 + row]], width, first_line=start + 5 + row)[0]
-            for row, width in enumerate(widths)
-        ]
-    return matrices
+    cameras = [lines[start].split() for start in range(0, len(lines), step)]
+    for order, words in enumerate(cameras):
+        if not words[-1].isdigit():
+            raise FormatError(f"{path}: line {4 + order * step} names no camera")
+    # Cameras' own lines become rows of zeros, so that a message counts lines as the file does.
+    zeros = " ".join("0" * width)
+    padded = [zeros if i % step == 0 else line for i, line in enumerate(lines)]
+    numbers = parse_floats(path, padded, width, first_line=4)
+    blocks = numbers.reshape(-1, step, width)[:, 1:]
+    return {int(words[-1]): block for words, block in zip(cameras, blocks, strict=True)}
 
 
 def _frame_folders(hand: Path) -> list[Path]:
