@@ -44,7 +44,7 @@ def test_round_trip_is_exact_to_the_text(written):
 
 @pytest.mark.slow
 def test_what_synthesize_writes(tmp_path):
-    from handgraph.synthetic.depth import DepthSynthesizer, write_dataset
+    from handgraph.synthetic import DepthSynthesizer, write_dataset
 
     write_dataset(tmp_path, 2, seed=5)
     data = open_dataset("synthetic", tmp_path)

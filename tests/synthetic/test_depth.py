@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handgraph.errors import ConfigError, FormatError, InputError
-from handgraph.images import read_depth
+from handgraph.datasets import open_dataset
+from handgraph.errors import ConfigError, InputError
+from handgraph.images import LABELS_FILE
 from handgraph.synthetic import DepthFrame, DepthSynthesizer
-from handgraph.synthetic.depth import LABELS_FILE, read_dataset, write_dataset
+from handgraph.synthetic.dataset import write_dataset
 from handgraph.synthetic.hands import seed_stream
 from handgraph.synthetic.render import HAND
 from handgraph.synthetic.scene import SENSORS, Chances, sense, sensor_table
@@ -148,28 +149,32 @@ def test_frames_show_the_hand_whole_scenes_hold_what_they_say() -> None:
 
 def test_written_frames_read_back(tmp_path: Path) -> None:
     write_dataset(tmp_path / "set", 2, seed=4)
-    records = read_dataset(tmp_path / "set")
+    data = open_dataset("synthetic", tmp_path / "set")
     frame = DepthSynthesizer(4, "test").frame(1)
-    assert len(records) == 2
-    assert np.abs(records[1]["joints_mm"] - frame.joints_mm).max() < 1e-3
-    assert records[1]["camera"].fx == frame.camera.fx
-    assert np.abs(read_depth(records[1]["file"]).depth_mm - frame.depth_mm).max() <= 0.5
+    assert len(data) == 2
+    sample = data[1]
+    assert np.abs(sample.joints_mm - frame.joints_mm).max() < 1e-3
+    assert sample.camera.fx == frame.camera.fx
+    assert np.abs(sample.depth_mm - frame.depth_mm).max() <= 0.5
     raw = json.loads((tmp_path / "set" / LABELS_FILE).read_text().splitlines()[0])
     assert "millimetres" in raw["frame"]
     assert "21 joints" in raw["order"]
 
 
+def test_frames_of_a_larger_set_are_not_left_among_ours(tmp_path: Path) -> None:
+    write_dataset(tmp_path, 2, seed=4)
+    with pytest.raises(InputError, match=r"holds 1 frames of an earlier set, depth_000001.png the first"):
+        write_dataset(tmp_path, 1, seed=4)
+    assert len(open_dataset("synthetic", tmp_path)) == 2  # untouched
+    write_dataset(tmp_path, 2, seed=5)
+    frame = DepthSynthesizer(5, "test").frame(0)
+    assert np.abs(open_dataset("synthetic", tmp_path)[0].joints_mm - frame.joints_mm).max() < 1e-3
+
+
 def test_bad_requests_say_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not available yet"):
-        write_dataset(tmp_path, 1, modality="rgb")
     with pytest.raises(ConfigError, match="at least one"):
         write_dataset(tmp_path, 0)
     with pytest.raises(ConfigError, match="split 'dev'"):
         DepthSynthesizer(0, "dev")
     with pytest.raises(ConfigError, match="threads 0"):
         DepthSynthesizer(0, threads=0)
-    with pytest.raises(InputError, match="written by synthesize"):
-        read_dataset(tmp_path / "missing")
-    (tmp_path / LABELS_FILE).write_text('{"file": "a.png"}\n')
-    with pytest.raises(FormatError, match="line 1"):
-        read_dataset(tmp_path)

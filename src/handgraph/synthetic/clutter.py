@@ -1,10 +1,12 @@
 """Backgrounds without photographs: a pool of textures, and pictures heaped up from them and from shapes."""
 
 from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from handgraph.errors import InputError
 from handgraph.synthetic.hands import chance, compiled, integer, normal, uniform
 
 TEXTURE_PX = 256
@@ -23,7 +25,7 @@ def _colour(rng: np.random.Generator) -> np.ndarray:
     grey = rng.uniform(15, 245)
     tint = rng.normal(0, 1, 3)
     tint -= tint.mean()
-    return np.clip(grey + tint * rng.choice([6, 25, 80], p=[0.4, 0.4, 0.2]), 0, 255)
+    return np.clip(grey + tint * rng.choice([6, 22, 60], p=[0.45, 0.42, 0.13]), 0, 255)
 
 
 def _fractal(rng: np.random.Generator, first: int = 3, slope: float = 0.6) -> np.ndarray:
@@ -158,10 +160,10 @@ def random_colour(state: np.ndarray, out: np.ndarray) -> None:
     grey = uniform(state, 0.04, 0.96)
     spread = 0.03
     kind = uniform(state, 0.0, 1.0)
-    if kind > 0.8:
-        spread = 0.35
+    if kind > 0.86:
+        spread = 0.28
     elif kind > 0.4:
-        spread = 0.12
+        spread = 0.09
     for c in range(3):
         out[c] = min(max(grey + normal(state, 0.0, spread), 0.0), 1.0)
 
@@ -169,7 +171,7 @@ def random_colour(state: np.ndarray, out: np.ndarray) -> None:
 @compiled
 def _skin_like(state: np.ndarray, out: np.ndarray) -> None:
     light = uniform(state, 0.25, 0.9)
-    out[0], out[1], out[2] = light, light * uniform(state, 0.62, 0.8), light * uniform(state, 0.45, 0.7)
+    out[0], out[1], out[2] = (light, light * uniform(state, 0.62, 0.8), light * uniform(state, 0.45, 0.7))
 
 
 @compiled
@@ -177,7 +179,7 @@ def heap(state: np.ndarray, pool: np.ndarray, amount: float, out: np.ndarray) ->
     """Fill `out` (h, w, 3) float32 0-1 with a background; `amount` 0-1 is how crowded it is."""
     h, w = out.shape[0], out.shape[1]
     span = np.float32(max(h, w))
-    layers = 1 + (integer(state, 26) if chance(state, amount) else integer(state, 5))
+    layers = 1 + (integer(state, 20) if chance(state, amount) else integer(state, 5))
     one, two = np.empty(3), np.empty(3)
     for layer in range(layers):
         # The first layer fills the picture; the others are half-planes, boxes, ellipses and bars.
@@ -187,7 +189,7 @@ def heap(state: np.ndarray, pool: np.ndarray, amount: float, out: np.ndarray) ->
         turn = uniform(state, 0.0, 2 * np.pi) if chance(state, 0.4) else 0.05 * normal(state, 0.0, 1.0)
         zoom = np.float32(np.exp(uniform(state, -1.3, 1.1)) * 256.0 / span)
         cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-        du, dv = np.float32(uniform(state, 0.0, 256.0)), np.float32(uniform(state, 0.0, 256.0))
+        du, dv = (np.float32(uniform(state, 0.0, 256.0)), np.float32(uniform(state, 0.0, 256.0)))
         random_colour(state, one)
         random_colour(state, two)
         if chance(state, 0.08):
@@ -198,9 +200,9 @@ def heap(state: np.ndarray, pool: np.ndarray, amount: float, out: np.ndarray) ->
         contrast = np.float32(uniform(state, 0.4, 1.1))
         gain = np.empty(3, np.float32)
         for c in range(3):
-            gain[c] = uniform(state, 0.75, 1.25) * contrast / 255.0
+            gain[c] = uniform(state, 0.88, 1.12) * contrast / 255.0
         lift = np.float32(uniform(state, 0.0, 1.0)) * (np.float32(1.0) - contrast)
-        cu, cv = np.float32(uniform(state, -0.1, 1.1) * w), np.float32(uniform(state, -0.1, 1.1) * h)
+        cu, cv = (np.float32(uniform(state, -0.1, 1.1) * w), np.float32(uniform(state, -0.1, 1.1) * h))
         size = np.float32(np.exp(uniform(state, -3.2, -0.4)) * span)
         ratio = np.float32(np.exp(normal(state, 0.0, 0.6)))
         if kind > 10:
@@ -238,3 +240,62 @@ def heap(state: np.ndarray, pool: np.ndarray, amount: float, out: np.ndarray) ->
                     t = min(max(t, np.float32(0.0)), np.float32(1.0))
                     for c in range(3):
                         out[v, u, c] = one[c] + t * (two[c] - one[c])
+    # A room is lit unevenly: one slow gradient over everything.
+    gu, gv = (np.float32(normal(state, 0.0, 0.5) / w), np.float32(normal(state, 0.0, 0.5) / h))
+    for v in range(h):
+        for u in range(w):
+            k = np.float32(1.0) + gu * (u - np.float32(0.5) * w) + gv * (v - np.float32(0.5) * h)
+            k = min(max(k, np.float32(0.3)), np.float32(1.6))
+            for c in range(3):
+                out[v, u, c] = min(out[v, u, c] * k, np.float32(1.0))
+
+
+class Photos:
+    """A folder of photographs as backgrounds, cut at random.
+
+    Raises:
+        InputError: no such folder, no photograph in it, or one that cannot be read (when it is drawn).
+    """
+
+    SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+    SIDE_PX = 640
+    KEPT = 256
+
+    def __init__(self, folder: str | Path) -> None:
+        root = Path(folder)
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; expected one with photographs for backgrounds")
+        self.files = sorted(path for path in root.rglob("*") if path.suffix.lower() in self.SUFFIXES)
+        if not self.files:
+            raise InputError(f"{root}: no photograph; expected {', '.join(self.SUFFIXES)} files")
+        self._read = lru_cache(maxsize=self.KEPT)(self._photo)
+
+    def _photo(self, index: int) -> np.ndarray:
+        """One photograph, RGB, its longer side at most 640 pixels."""
+        photo = cv2.imread(str(self.files[index]), cv2.IMREAD_COLOR)
+        if photo is None:
+            raise InputError(
+                f"{self.files[index]}: cannot be read as a photograph; remove it from the folder"
+            )
+        scale = self.SIDE_PX / max(photo.shape[:2])
+        if scale < 1:
+            size = (max(round(photo.shape[1] * scale), 8), max(round(photo.shape[0] * scale), 8))
+            photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+        return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
+
+    def fill(self, state: np.ndarray, out: np.ndarray) -> bool:
+        """Nine times in ten a random cut of a random photograph into `out` (h, w, 3) float32, 0-1."""
+        if not chance(state, 0.9):
+            return False
+        photo = self._read(int(integer(state, len(self.files))))
+        h, w = out.shape[:2]
+        share = np.sqrt(uniform(state, 0.08, 1.0))
+        zoom = share * min(photo.shape[0] / h, photo.shape[1] / w)
+        left = uniform(state, 0.0, max(photo.shape[1] - zoom * w, 0.0))
+        top = uniform(state, 0.0, max(photo.shape[0] - zoom * h, 0.0))
+        flip = -1.0 if chance(state, 0.5) else 1.0
+        matrix = np.array([[flip * zoom, 0.0, left if flip > 0 else left + zoom * (w - 1)], [0.0, zoom, top]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cut = cv2.warpAffine(photo, matrix, (w, h), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        out[:] = cut.astype(np.float32) / 255
+        return True

@@ -1,22 +1,19 @@
 """Depth images of synthetic hands by number: a seed and an index give one image, always the same."""
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import cv2
 import numpy as np
 import roma
 import torch
 from jaxtyping import Float, UInt8
 
 from handgraph.camera import Crop, PinholeCamera
-from handgraph.errors import ConfigError, FormatError, InputError
-from handgraph.files import atomic_write
+from handgraph.errors import ConfigError
 from handgraph.hand_model.files import HandModel, load_open_hand
 from handgraph.synthetic.hands import (
     FAMILIES,
@@ -85,9 +82,6 @@ class DepthFrame:
         return self.crop.uvz_from_xyz(self.joints_mm)
 
 
-LABELS_FILE = "labels.jsonl"
-"""One JSON object a line and frame, in a folder that `write_dataset` wrote."""
-
 CONTENTS = ("table", "held", "occluder", "body", "second_hand", "sleeve")
 
 
@@ -98,7 +92,8 @@ def _forget_stale_code() -> None:
     """
     folder = Path(__file__).parent
     newest = 0.0
-    for name in ("hands", "render", "scene", "skin", "clutter", "light", "photo"):  # each calls into some before it
+    # Each calls into some before it.
+    for name in ("hands", "render", "scene", "skin", "clutter", "light", "photo"):
         try:
             newest = max(newest, (folder / f"{name}.py").stat().st_mtime)
             for index in (folder / "__pycache__").glob(f"{name}.*.nbi"):
@@ -273,92 +268,3 @@ def _translation(rig: Rig, scene: Scene) -> Float[np.ndarray, " 3"]:
     """The posed hand turns about its rest wrist, so what is added is the wrist's way from there."""
     rest_wrist = rig.joints[0] + scene.shape @ rig.joint_basis[:, 0]
     return (scene.wrist - rest_wrist).astype(np.float32)
-
-
-def write_dataset(
-    out: str | Path, n: int, seed: int = 0, modality: str = "depth", *, split: str = "test"
-) -> None:
-    """Write whole synthetic frames 0…n−1: `depth_000000.png`… (16-bit, mm) and their labels.
-
-    `labels.jsonl` has one object a frame: `file`, `camera` {fx, fy, cx, cy}, `joints_mm` (21, 3),
-    `keypoints_px` (21, 2), `side`, `frame`, `order`, `depth_unit_mm`, hand-model parameters `shape` (10),
-    `pose` (48, axis-angle) and `translation_mm` (3) of the model named by `hand_model`, and `subject`,
-    `family`, `sensor`, `contents`. It is written last, so a folder that has it is whole.
-
-    Raises:
-        ConfigError: a modality that is not made yet, or n below one.
-        InputError: `out` cannot be written.
-    """
-    if modality != "depth":
-        raise ConfigError(f"modality {modality!r}: not available yet; expected 'depth'")
-    if n < 1:
-        raise ConfigError(f"n = {n}: expected at least one frame")
-    synthesizer = DepthSynthesizer(seed, split)
-    folder = Path(out)
-    lines = []
-    for index in range(n):
-        frame = synthesizer.frame(index)
-        name = f"depth_{index:06d}.png"
-        with atomic_write(folder / name) as part:
-            pixels = np.clip(np.rint(frame.depth_mm), 0, 65535).astype(np.uint16)
-            part.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-        lines.append(json.dumps({"file": name, **_labels(frame)}) + "\n")
-    with atomic_write(folder / LABELS_FILE) as part:
-        part.write_text("".join(lines), encoding="utf-8")
-
-
-def _labels(frame: DepthFrame) -> dict[str, Any]:
-    def numbers(array: np.ndarray, digits: int) -> list[Any]:
-        return np.round(np.asarray(array, np.float64), digits).tolist()
-
-    camera = frame.camera
-    return {
-        "frame": "camera frame: x right, y down, z forward, millimetres; pixel centres are integers",
-        "order": "21 joints: wrist, then thumb, index, middle, ring, little, each from palm to tip",
-        "depth_unit_mm": 1.0,
-        "camera": {"fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy},
-        "side": frame.side,
-        "joints_mm": numbers(frame.joints_mm, 3),
-        "keypoints_px": numbers(camera.uvd_from_xyz(frame.joints_mm)[:, :2], 3),
-        "hand_model": "open_hand",
-        "shape": numbers(frame.shape, 6),
-        "pose": numbers(frame.pose, 6),
-        "translation_mm": numbers(frame.translation_mm, 3),
-        "subject": frame.subject,
-        "family": frame.family,
-        "sensor": frame.sensor,
-        "contents": list(frame.contents),
-    }
-
-
-def read_dataset(root: str | Path) -> list[dict[str, Any]]:
-    """The labels of a folder that `write_dataset` wrote, `file` made a full path; arrays become float64.
-
-    Raises:
-        InputError: the folder or its labels are missing.
-        FormatError: a line that is no such label.
-    """
-    path = Path(root) / LABELS_FILE
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); expected a folder written by synthesize"
-        ) from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            record["file"] = str(path.parent / Path(record["file"]).name)
-            record["camera"] = PinholeCamera(**record["camera"])
-            for name, shape in _LABEL_SHAPES.items():
-                record[name] = np.array(record[name], np.float64).reshape(shape)
-        except (ValueError, TypeError, KeyError) as error:
-            raise FormatError(f"{path}, line {number}: not a label of a synthetic frame ({error})") from None
-        records.append(record)
-    return records
-
-
-_LABEL_SHAPES = {
-    "joints_mm": (21, 3), "keypoints_px": (21, 2), "shape": (10,), "pose": (48,), "translation_mm": (3,),
-}  # fmt: skip

@@ -45,6 +45,26 @@ class World(NamedTuple):
     count: np.ndarray  # (4,) int64
 
 
+class Surface(NamedTuple):
+    """What every pixel of a picture shows, before light."""
+
+    albedo: np.ndarray  # (h, w, 3) float32
+    normal: np.ndarray  # (h, w, 3) float32, unit
+    relief: np.ndarray  # (h, w) float32, mm above the smooth surface
+    shine: np.ndarray  # (h, w, 2) float32: strength and sharpness of the highlight
+    owner: np.ndarray  # (h, w) uint8, 0 where nothing is
+
+
+def new_surface(h: int, w: int) -> Surface:
+    return Surface(
+        np.zeros((h, w, 3), np.float32),
+        np.zeros((h, w, 3), np.float32),
+        np.zeros((h, w), np.float32),
+        np.zeros((h, w, 2), np.float32),
+        np.zeros((h, w), np.uint8),
+    )
+
+
 @compiled
 def new_world(points: int, faces: int) -> World:
     return World(
@@ -91,8 +111,8 @@ def turn_world(world: World, turn: np.ndarray) -> None:
     points = world.points
     for f in range(world.count[1]):
         a, b, c = world.faces[f, 0], world.faces[f, 1], world.faces[f, 2]
-        ux, uy, uz = points[b, 0] - points[a, 0], points[b, 1] - points[a, 1], points[b, 2] - points[a, 2]
-        vx, vy, vz = points[c, 0] - points[a, 0], points[c, 1] - points[a, 1], points[c, 2] - points[a, 2]
+        ux, uy, uz = (points[b, 0] - points[a, 0], points[b, 1] - points[a, 1], points[b, 2] - points[a, 2])
+        vx, vy, vz = (points[c, 0] - points[a, 0], points[c, 1] - points[a, 1], points[c, 2] - points[a, 2])
         nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
         for k in (a, b, c):
             world.normals[k, 0] += nx
@@ -100,9 +120,13 @@ def turn_world(world: World, turn: np.ndarray) -> None:
             world.normals[k, 2] += nz
     for k in range(world.count[3]):
         a, b = world.welds[k, 0], world.welds[k, 1]
+        dot = np.float32(0.0)
         for c in range(3):
-            world.normals[a, c] += world.normals[b, c]
-            world.normals[b, c] = world.normals[a, c]
+            dot += world.normals[a, c] * world.normals[b, c]
+        sign = np.float32(1.0 if dot > 0 else -1.0)  # the two may be wound the other way round
+        for c in range(3):
+            world.normals[a, c] += sign * world.normals[b, c]
+            world.normals[b, c] = sign * world.normals[a, c]
 
 
 @compiled
@@ -184,12 +208,13 @@ def draw_ground(
 
 
 @compiled
-def shadow_map(world: World, center: np.ndarray, axes: np.ndarray, reach: float, side: int) -> np.ndarray:
-    """Least distance along a light's way, (side, side) float32, over a square of 2 `reach` mm round `center`.
+def shadow_map(world: World, center: np.ndarray, axes: np.ndarray, reach: float, near: np.ndarray) -> None:
+    """Least distance along a light's way into `near` (side, side), a square of 2 `reach` mm round `center`.
 
     Rows of `axes` are the map's two directions and the light's own way.
     """
-    near = np.full((side, side), np.float32(1e9), np.float32)
+    side = len(near)
+    near[:] = 1e9
     scale = np.float32(side / (2 * reach))
     n = world.count[0]
     flat = np.empty((n, 3), np.float32)
@@ -203,7 +228,7 @@ def shadow_map(world: World, center: np.ndarray, axes: np.ndarray, reach: float,
         flat[i, 1] = (flat[i, 1] + np.float32(reach)) * scale - np.float32(0.5)
     for f in range(world.count[1]):
         a, b, c = world.faces[f, 0], world.faces[f, 1], world.faces[f, 2]
-        ua, va, ub, vb, uc, vc = flat[a, 0], flat[a, 1], flat[b, 0], flat[b, 1], flat[c, 0], flat[c, 1]
+        ua, va, ub, vb, uc, vc = (flat[a, 0], flat[a, 1], flat[b, 0], flat[b, 1], flat[c, 0], flat[c, 1])
         u0 = max(int(np.ceil(min(ua, ub, uc))), 0)
         u1 = min(int(np.floor(max(ua, ub, uc))), side - 1)
         v0 = max(int(np.ceil(min(va, vb, vc))), 0)
@@ -223,7 +248,6 @@ def shadow_map(world: World, center: np.ndarray, axes: np.ndarray, reach: float,
                     d = flat[a, 2] + wb * (flat[b, 2] - flat[a, 2]) + wc * (flat[c, 2] - flat[a, 2])
                     if d < near[v, u]:
                         near[v, u] = d
-    return near
 
 
 @compiled
@@ -257,19 +281,16 @@ def surfaces(
     ground: np.ndarray,
     plane: np.ndarray,
     ground_axes: np.ndarray,
-    albedo: np.ndarray,
-    normal: np.ndarray,
-    relief: np.ndarray,
-    shine: np.ndarray,
-    owner: np.ndarray,
+    surface: Surface,
 ) -> None:
-    """Colour, normal, relief (mm) and shine (strength, sharpness) of every pixel that shows something.
-
-    `owner` (h, w) uint8 becomes the OWNER of the material: 0 for nothing.
-    """
+    """Fill `surface` for every pixel that shows something; `ground_axes` are the table's, in its columns."""
+    albedo, normal, relief = surface.albedo, surface.normal, surface.relief
+    shine, owner = surface.shine, surface.owner
     h, w = inverse.shape
     mark = np.empty(4, np.float32)
     one = np.float32(1.0)
+    fx1, fy1 = np.float32(1.0 / camera[0]), np.float32(1.0 / camera[1])
+    cx, cy = np.float32(camera[2]), np.float32(camera[3])
     for v in range(h):
         for u in range(w):
             f = hit[v, u]
@@ -277,11 +298,11 @@ def surfaces(
                 continue
             iz = inverse[v, u]
             z = one / iz
-            px = np.float32((u - camera[2]) / camera[0]) * z
-            py = np.float32((v - camera[3]) / camera[1]) * z
+            px = (np.float32(u) - cx) * fx1 * z
+            py = (np.float32(v) - cy) * fy1 * z
             if f == PLANE_HIT:
                 row = ground
-                nx, ny, nz = np.float32(plane[0]), np.float32(plane[1]), np.float32(plane[2])
+                nx, ny, nz = (np.float32(plane[0]), np.float32(plane[1]), np.float32(plane[2]))
                 tx = np.float32(ground_axes[0, 0] * px + ground_axes[1, 0] * py + ground_axes[2, 0] * z)
                 ty = np.float32(ground_axes[0, 1] * px + ground_axes[1, 1] * py + ground_axes[2, 1] * z)
                 tz = np.float32(0.0)
@@ -318,25 +339,49 @@ def surfaces(
             if away > 0:
                 nx, ny, nz = nx - away * px, ny - away * py, nz - away * z
             length = one / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
-            normal[v, u, 0], normal[v, u, 1], normal[v, u, 2] = nx * length, ny * length, nz * length
+            normal[v, u, 0], normal[v, u, 1], normal[v, u, 2] = (nx * length, ny * length, nz * length)
             owner[v, u] = np.uint8(row[OWNER])
             shine[v, u, 0], shine[v, u, 1] = row[GLOSS], row[SHARP]
             kind = int(row[KIND])
             if kind == SKIN or (
-                kind == HEAD and ty > row[SCALE] + 9 * noise_at(skin.noise, tx / 9, ty / 40, tz / 9)
+                kind == HEAD
+                and ty
+                > row[SCALE]
+                + 9
+                * noise_at(
+                    skin.noise,
+                    tx * np.float32(0.111111),
+                    ty * np.float32(0.025000),
+                    tz * np.float32(0.111111),
+                )
             ):
                 o = row[OFFSET]
                 marks_at(skin, tx, ty, tz, mark)
                 if kind == HEAD:
                     mark[0], mark[1], mark[2], mark[3] = 0.1, 0.85, 0.0, 0.0
-                wide = noise_at(skin.noise, tx / 17 + o, ty / 17, tz / 17)
-                mid = noise_at(skin.noise, tx / 4.5, ty / 4.5 + o, tz / 4.5)
-                fine = noise_at(skin.noise, tx / 1.3, ty / 1.3, tz / 1.3 + o)
+                wide = noise_at(
+                    skin.noise,
+                    tx * np.float32(0.058824) + o,
+                    ty * np.float32(0.058824),
+                    tz * np.float32(0.058824),
+                )
+                mid = noise_at(
+                    skin.noise,
+                    tx * np.float32(0.222222),
+                    ty * np.float32(0.222222) + o,
+                    tz * np.float32(0.222222),
+                )
+                fine = noise_at(
+                    skin.noise,
+                    tx * np.float32(0.769231),
+                    ty * np.float32(0.769231),
+                    tz * np.float32(0.769231) + o,
+                )
                 blood = row[BLOOD] * max(
-                    one + mark[0] + np.float32(0.22) * wide + np.float32(0.13) * mid, 0.1
+                    one + mark[0] + np.float32(0.20) * wide + np.float32(0.10) * mid, 0.1
                 )
                 pigment = row[MELANIN] * (one - row[PALM] * (one - mark[1]))
-                pigment *= max(one + np.float32(0.10) * mid + np.float32(0.08) * wide, 0.1)
+                pigment *= max(one + np.float32(0.05) * mid + np.float32(0.07) * wide, 0.1)
                 # Creases keep blood and shade.
                 deep = max(-mark[2], np.float32(0.0)) * row[WRINKLE]
                 blood *= one + np.float32(0.35) * deep
@@ -354,7 +399,7 @@ def surfaces(
                         value *= one + np.float32(0.10) * nail
                     albedo[v, u, c] = value
                 relief[v, u] = row[WRINKLE] * mark[2] + row[RELIEF] * (
-                    np.float32(0.07) * fine + np.float32(0.13) * mid
+                    np.float32(0.09) * fine + np.float32(0.10) * mid
                 ) * (one - nail)
             elif kind == TEXTURE:
                 texture = int(row[STYLE])
@@ -364,50 +409,67 @@ def surfaces(
                 for c in range(3):
                     value = pool[texture, i, j, c] * np.float32(0.003922)
                     albedo[v, u, c] = min(value * value * row[RED_ + c] * np.float32(1.6), np.float32(0.95))
-                relief[v, u] = row[RELIEF] * noise_at(skin.noise, tx / 14, ty / 14, tz / 14)
+                relief[v, u] = row[RELIEF] * noise_at(
+                    skin.noise,
+                    tx * np.float32(0.071429),
+                    ty * np.float32(0.071429),
+                    tz * np.float32(0.071429),
+                )
             else:
                 t = np.float32(_pattern(row, skin.noise, tx, ty, tz)) if kind == PATTERN else np.float32(0.0)
-                rough = one + np.float32(0.06) * noise_at(skin.noise, tx / 3, ty / 3, tz / 3)
+                rough = one + np.float32(0.06) * noise_at(
+                    skin.noise,
+                    tx * np.float32(0.333333),
+                    ty * np.float32(0.333333),
+                    tz * np.float32(0.333333),
+                )
                 for c in range(3):
                     albedo[v, u, c] = (row[RED_ + c] + t * (row[RED2 + c] - row[RED_ + c])) * rough
-                relief[v, u] = row[RELIEF] * noise_at(skin.noise, tx / 16, ty / 16, tz / 16)
+                relief[v, u] = row[RELIEF] * noise_at(
+                    skin.noise,
+                    tx * np.float32(0.062500),
+                    ty * np.float32(0.062500),
+                    tz * np.float32(0.062500),
+                )
+
+
+def _looks() -> np.ndarray:
+    """Where nine looks at a shadow map go, on a disc of radius 1.2, turned in four ways: (4, 9, 2)."""
+    k = np.arange(9)
+    turn = 0.7 * np.arange(4)[:, None] + 2.4 * k
+    return (1.2 * np.sqrt(k / 8))[None, :, None] * np.stack([np.cos(turn), np.sin(turn)], -1)
+
+
+_LOOKS = _looks().astype(np.float32)
 
 
 @compiled
 def _lit_share(
-    shadow: np.ndarray, axes: np.ndarray, center: np.ndarray, reach: float, soft: float, bias: float,
-    x: float, y: float, z: float, spin: int,
-) -> float:  # fmt: skip
-    """Share of a light that reaches a point: nine looks at the shadow map, spread by the light's size."""
+    shadow: np.ndarray, u: np.float32, v: np.float32, d: np.float32, soft: np.float32, spin: int
+) -> np.float32:
+    """Share of a light that reaches (u, v) of its map, `d` mm along its way: nine looks."""
     side = shadow.shape[0]
-    dx, dy, dz = x - center[0], y - center[1], z - center[2]
-    scale = side / (2 * reach)
-    u = (axes[0, 0] * dx + axes[0, 1] * dy + axes[0, 2] * dz + reach) * scale - 0.5
-    v = (axes[1, 0] * dx + axes[1, 1] * dy + axes[1, 2] * dz + reach) * scale - 0.5
-    d = axes[2, 0] * dx + axes[2, 1] * dy + axes[2, 2] * dz - bias
     if u < 1 or v < 1 or u > side - 2 or v > side - 2:
-        return 1.0
+        return np.float32(1.0)
     # The penumbra widens with the gap between the thing that shades and the shaded.
-    nearest = shadow[int(v + 0.5), int(u + 0.5)]
-    gap = min(max(d - nearest, 0.0), 120.0)
-    spread = (1.0 + soft * (0.25 + gap / 40.0)) * 0.75
-    open_, total = 0.0, 0.0
-    turn = 0.7 * (spin & 3)
+    gap = d - shadow[int(v + np.float32(0.5)), int(u + np.float32(0.5))]
+    gap = min(max(gap, np.float32(0.0)), np.float32(120.0))
+    spread = np.float32(1.0) + soft * (np.float32(0.25) + gap * np.float32(0.025))
+    lit = np.float32(0.0)
+    top = np.float32(side - 2)
     for k in range(9):
-        r = spread * np.sqrt(k / 8.0) * 1.6
-        p = u + r * np.cos(turn + 2.4 * k)
-        q = v + r * np.sin(turn + 2.4 * k)
+        p = min(max(u + spread * _LOOKS[spin, k, 0], np.float32(0.0)), top)
+        q = min(max(v + spread * _LOOKS[spin, k, 1], np.float32(0.0)), top)
         i, j = int(q), int(p)
-        if i < 0 or j < 0 or i > side - 2 or j > side - 2:
-            continue
-        fp, fq = p - j, q - i
-        a = 1.0 if shadow[i, j] > d else 0.0
-        b = 1.0 if shadow[i, j + 1] > d else 0.0
-        c = 1.0 if shadow[i + 1, j] > d else 0.0
-        e = 1.0 if shadow[i + 1, j + 1] > d else 0.0
-        open_ += (1 - fq) * ((1 - fp) * a + fp * b) + fq * ((1 - fp) * c + fp * e)
-        total += 1.0
-    return open_ / max(total, 1.0)
+        fp, fq = p - np.float32(j), q - np.float32(i)
+        a = np.float32(1.0) if shadow[i, j] > d else np.float32(0.0)
+        b = np.float32(1.0) if shadow[i, j + 1] > d else np.float32(0.0)
+        c = np.float32(1.0) if shadow[i + 1, j] > d else np.float32(0.0)
+        e = np.float32(1.0) if shadow[i + 1, j + 1] > d else np.float32(0.0)
+        a += fp * (b - a)
+        c += fp * (e - c)
+        lit += a + fq * (c - a)
+    return lit * np.float32(1.0 / 9.0)
 
 
 @compiled
@@ -415,11 +477,7 @@ def shade(
     camera: np.ndarray,
     inverse: np.ndarray,
     hit: np.ndarray,
-    albedo: np.ndarray,
-    normal: np.ndarray,
-    relief: np.ndarray,
-    shine: np.ndarray,
-    owner: np.ndarray,
+    surface: Surface,
     lights: np.ndarray,
     shadows: np.ndarray,
     shadow_axes: np.ndarray,
@@ -428,14 +486,18 @@ def shade(
     ambient: np.ndarray,
     occlusion: float,
     wrap: float,
+    background: np.ndarray,
+    tint_behind: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Light every pixel that shows something, into `out` (h, w, 3) float32.
+    """Light every pixel, into `out` (h, w, 3) float32; `background` (display values) where nothing is.
 
     `lights` (L, 8): direction to the light, colour, softness, strength of its shadow. `ambient` (4, 3): the
     constant and the three linear coefficients of each colour.
     """
     h, w = inverse.shape
+    albedo, normal, relief = surface.albedo, surface.normal, surface.relief
+    shine, owner = surface.shine, surface.owner
     one = np.float32(1.0)
     fx, fy = np.float32(camera[0]), np.float32(camera[1])
     # Neighbours that may darken: eight directions, two distances, in mm at the surface.
@@ -445,13 +507,23 @@ def shade(
     tint = np.empty(3, np.float32)
     tint[0], tint[1], tint[2] = 1.0, 0.55, 0.40
     number = len(lights)
+    maps, middle = shadow_axes.astype(np.float32), center.astype(np.float32)
+    span = np.float32(reach)
+    texels = np.float32(shadows.shape[1] / (2 * reach))
+    fx1, fy1 = np.float32(1.0 / camera[0]), np.float32(1.0 / camera[1])
+    cx, cy = np.float32(camera[2]), np.float32(camera[3])
+    strength, wrapped = np.float32(0.33 * occlusion), np.float32(wrap)
     for v in range(h):
         for u in range(w):
             if hit[v, u] == -1:
+                for c in range(3):  # display values to light, nearly sRGB's curve
+                    value = background[v, u, c]
+                    value *= value * (np.float32(0.75) + np.float32(0.25) * value)
+                    out[v, u, c] = tint_behind[c] * value
                 continue
             z = one / inverse[v, u]
-            px = np.float32((u - camera[2]) / camera[0]) * z
-            py = np.float32((v - camera[3]) / camera[1]) * z
+            px = (np.float32(u) - cx) * fx1 * z
+            py = (np.float32(v) - cy) * fy1 * z
             nx, ny, nz = normal[v, u, 0], normal[v, u, 1], normal[v, u, 2]
             # Relief bends the normal: slopes of the height along the picture, a pixel being z / f mm.
             m = owner[v, u]
@@ -478,17 +550,17 @@ def shade(
                     vv = int(v + ring[k, 1] * far * fy / z + np.float32(0.5))
                     if 0 <= uu < w and 0 <= vv < h and hit[vv, uu] != -1:
                         zz = one / inverse[vv, uu]
-                        dx = np.float32((uu - camera[2]) / camera[0]) * zz - px
-                        dy = np.float32((vv - camera[3]) / camera[1]) * zz - py
+                        dx = (np.float32(uu) - cx) * fx1 * zz - px
+                        dy = (np.float32(vv) - cy) * fy1 * zz - py
                         dz = zz - z
                         d2 = dx * dx + dy * dy + dz * dz
                         rise = (dx * nx + dy * ny + dz * nz) / np.sqrt(d2 + one)
                         fade = one / (one + d2 * np.float32(1.0 / 1200.0))
                         closed += max(rise - np.float32(0.08), np.float32(0.0)) * fade
-                closed = min(closed * np.float32(0.33 * occlusion), np.float32(0.85))
+                closed = min(closed * strength, np.float32(0.85))
             free = one - closed
-            w0 = np.float32(wrap) if m < THINGS else np.float32(0.08)
-            gloss_r, gloss_g, gloss_b = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            w0 = wrapped if m < THINGS else np.float32(0.08)
+            gloss_r, gloss_g, gloss_b = (np.float32(0.0), np.float32(0.0), np.float32(0.0))
             # Light bounced between skin and skin is redder than what came in.
             red = (ambient[0, 0] + nx * ambient[1, 0] + ny * ambient[2, 0] + nz * ambient[3, 0]) * (
                 free + np.float32(0.25) * closed * tint[0]
@@ -506,20 +578,22 @@ def shade(
                     continue
                 part = one
                 if lights[k, 7] > 0 and k < len(shadows):
-                    bias = np.float32(3.0) + np.float32(5.0) * (one - max(facing, np.float32(0.0)))
-                    part = np.float32(
-                        _lit_share(
-                            shadows[k],
-                            shadow_axes[k],
-                            center,
-                            reach,
-                            lights[k, 6],
-                            bias,
-                            px + np.float32(2.0) * nx,
-                            py + np.float32(2.0) * ny,
-                            z + np.float32(2.0) * nz,
-                            u + 2 * v,
-                        )
+                    # Looked up a little off the surface, lest it shade itself.
+                    dx = px + np.float32(2.0) * nx - middle[0]
+                    dy = py + np.float32(2.0) * ny - middle[1]
+                    dz = z + np.float32(2.0) * nz - middle[2]
+                    a = maps[k]
+                    part = _lit_share(
+                        shadows[k],
+                        (a[0, 0] * dx + a[0, 1] * dy + a[0, 2] * dz + span) * texels - np.float32(0.5),
+                        (a[1, 0] * dx + a[1, 1] * dy + a[1, 2] * dz + span) * texels - np.float32(0.5),
+                        a[2, 0] * dx
+                        + a[2, 1] * dy
+                        + a[2, 2] * dz
+                        - np.float32(3.0)
+                        - np.float32(5.0) * (one - max(facing, np.float32(0.0))),
+                        lights[k, 6],
+                        (u + 2 * v) & 3,
                     )
                     part = one - np.float32(lights[k, 7]) * (one - part)
                 # Skin lets red light round the edge furthest.

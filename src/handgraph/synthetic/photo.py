@@ -40,6 +40,7 @@ from handgraph.synthetic.light import (
     OWNER,
     PALM,
     PATTERN,
+    PLANE_HIT,
     POLISH,
     RED2,
     RED_,
@@ -55,13 +56,14 @@ from handgraph.synthetic.light import (
     add_mesh,
     draw_faces,
     draw_ground,
+    new_surface,
     new_world,
     shade,
     shadow_map,
     surfaces,
     turn_world,
 )
-from handgraph.synthetic.render import ellipsoid, frame_of, grid_faces, turned_about
+from handgraph.synthetic.render import ellipsoid, frame_of, grid_faces, tube, turned_about
 from handgraph.synthetic.scene import _anything, _held, _table
 from handgraph.synthetic.skin import Skin
 
@@ -72,6 +74,11 @@ FRAMES = np.array(
 )
 FRAME_SHARES = np.array([0.30, 0.18, 0.10, 0.10, 0.08, 0.10, 0.10, 0.04])
 SHADOW_PX = 144
+
+# A torso from the neck down: height, half width, half depth, mm.
+_DOWN = np.array([-60.0, 0.0, 25.0, 55.0, 110.0, 220.0, 380.0, 560.0])
+_BROAD = np.array([55.0, 62.0, 130.0, 190.0, 205.0, 185.0, 165.0, 180.0])
+_DEEP = np.array([55.0, 60.0, 70.0, 90.0, 105.0, 115.0, 110.0, 120.0])
 
 
 class Chances(NamedTuple):
@@ -182,7 +189,9 @@ def cast_of(
     same = chance(state, 0.85)
     other_side = not left if chance(state, 0.85) else left
     other = subject if same else integer(state, subjects)
-    second = _pose(rig, families, seed, split, other, state, share, other_side)
+    second = first
+    if hands > 1:
+        second = _pose(rig, families, seed, split, other, state, share, other_side)
 
     kind = draw(state, FRAME_SHARES)
     width, height = FRAMES[kind, 0], FRAMES[kind, 1]
@@ -190,7 +199,7 @@ def cast_of(
         width, height = 640.0, 480.0
     # 50 to 80 degrees across the longer side, sometimes a longer lens.
     fx = max(width, height) * (uniform(state, 0.60, 1.1) if chance(state, 0.85) else uniform(state, 1.1, 2.2))
-    cx, cy = (width - 1) / 2 + normal(state, 0.0, 3.0), (height - 1) / 2 + normal(state, 0.0, 3.0)
+    cx, cy = ((width - 1) / 2 + normal(state, 0.0, 3.0), (height - 1) / 2 + normal(state, 0.0, 3.0))
     short = min(width, height)
     # The hand takes a share of the frame's shorter side; 150 mm is about its extent.
     fill = np.exp(uniform(state, np.log(0.14 if whole else 0.22), np.log(0.75)))
@@ -199,7 +208,7 @@ def cast_of(
     tight = chance(state, 0.2)
     margin_u = min((0.25 if tight else 0.7) * extent, 0.48 * width)
     margin_v = min((0.25 if tight else 0.7) * extent, 0.48 * height)
-    u, v = uniform(state, margin_u, width - margin_u), uniform(state, margin_v, height - margin_v)
+    u, v = (uniform(state, margin_u, width - margin_u), uniform(state, margin_v, height - margin_v))
     goal = np.array([(u - cx) * z / fx, (v - cy) * z / fx, z])
     _move_to(first, goal)
     if whole:
@@ -211,7 +220,8 @@ def cast_of(
         away, turn = uniform(state, 70.0, 210.0), uniform(state, 0.0, 2 * np.pi)
         goal = goal + np.array([away * np.cos(turn), away * np.sin(turn), normal(state, 0.0, 50.0)])
     goal[2] = max(goal[2], 200.0)
-    _move_to(second, goal)
+    if hands > 1:
+        _move_to(second, goal)
 
     # The crop: about the box of the keypoints, loosely.
     low, high = np.full(2, 1e9), np.full(2, -1e9)
@@ -259,9 +269,9 @@ def _skin_row(state: np.ndarray, owner: int) -> np.ndarray:
     row[PALM] = min(0.25 + 0.3 * row[MELANIN], 0.72) * uniform(state, 0.7, 1.1)
     row[WRINKLE] = uniform(state, 0.25, 1.2)
     row[RELIEF] = uniform(state, 0.3, 1.4)
-    row[GLOSS], row[SHARP] = uniform(state, 0.008, 0.035), uniform(state, 6.0, 16.0)
+    row[GLOSS], row[SHARP] = uniform(state, 0.012, 0.05), uniform(state, 7.0, 20.0)
     if chance(state, 0.2):  # wet or oily
-        row[GLOSS], row[SHARP] = uniform(state, 0.03, 0.09), uniform(state, 20.0, 60.0)
+        row[GLOSS], row[SHARP] = uniform(state, 0.03, 0.08), uniform(state, 25.0, 70.0)
     if chance(state, 0.08):
         row[POLISH] = 1.0
         row[RED_], row[GREEN_], row[BLUE_] = (
@@ -286,7 +296,7 @@ def _cloth_row(state: np.ndarray, textures: int, owner: int) -> np.ndarray:
         row[RED2 + c] = colour[c] ** 2.2 * 0.9 + 0.01
     if chance(state, 0.4):
         row[KIND] = TEXTURE
-        row[STYLE], row[SCALE] = integer(state, textures), np.exp(uniform(state, 3.6, 6.2))
+        row[STYLE], row[SCALE] = (integer(state, textures), np.exp(uniform(state, 3.6, 6.2)))
         for c in range(3):
             row[RED_ + c] = 0.25 + 0.75 * row[RED_ + c]
     else:
@@ -395,7 +405,7 @@ def _arm(
 def _add_hand(
     world: World, rig: Rig, hand_faces: np.ndarray, order: np.ndarray, hand: Posed, skin: np.ndarray,
     state: np.ndarray, chances: Chances,
-    textures: int, owner: int,
+    textures: int, owner: int, whole: bool,
 ) -> np.ndarray:  # fmt: skip
     """The hand, its forearm and sleeve; returns the elbow. Left hands are mirrored here."""
     start = world.count[0]
@@ -403,7 +413,9 @@ def _add_hand(
     row[OWNER] = owner
     add_mesh(world, hand.vertices, rig.template, hand_faces, row)
     arm_start = world.count[0]
-    points, rest, centers = _arm(rig, order, hand, state, uniform(state, 220.0, 300.0))
+    # Long enough to leave nearly every picture: there is no upper arm.
+    length = uniform(state, 450.0, 700.0) if whole else uniform(state, 280.0, 420.0)
+    points, rest, centers = _arm(rig, order, hand, state, length)
     rings, around = points.shape[0], points.shape[1]
     row = skin.copy()
     row[OWNER] = owner + 1
@@ -481,14 +493,20 @@ def _lights(state: np.ndarray, up: np.ndarray, lights: np.ndarray, ambient: np.n
     return number
 
 
-class Picture(NamedTuple):
-    """A lit picture before the camera's own errors."""
+class Stage(NamedTuple):
+    """Everything that stands before the camera, in the picture's frame, and the light on it."""
 
-    light: np.ndarray  # (h, w, 3) float32, linear
-    inverse: np.ndarray  # (h, w) float32, 1/mm, 0 where only background is
-    owner: np.ndarray  # (h, w) uint8, see `light.THINGS`
-    level: float
-    """How bright the room is: what a white background would shine."""
+    world: World
+    plane: np.ndarray  # (3,) the table's unit normal
+    offset: float  # of the table, mm; 0 where there is none
+    edge: np.ndarray  # (3,) the table is where edge · (u / w, v / h, 1) is not negative
+    ground: np.ndarray  # (COLUMNS,) the table's material
+    lights: np.ndarray  # (L, 8) float32
+    ambient: np.ndarray  # (4, 3) float32
+    center: np.ndarray  # (3,) the middle of the hands
+    tint: np.ndarray  # (3,) float32, how brightly the background is lit
+    occlusion: float
+    wrap: float
 
 
 @compiled
@@ -501,14 +519,13 @@ def build(
     textures: int,
     turn: np.ndarray,
     whole: bool,
-    state: np.ndarray,
-    plane: np.ndarray,
-    ground: np.ndarray,
-) -> tuple[World, float]:
-    """All triangles of the scene in the frame of the crop (`turn` from the camera's), and the table.
-
-    The table's normal goes into `plane`, its material into `ground`; its offset is returned, 0 for none.
-    """
+    seed: int,
+    split: int,
+    index: int,
+) -> Stage:
+    """Set the scene of picture `index` in its frame, to which `turn` (3, 3) leads from the camera's."""
+    state = seed_stream(seed, split, index, 21 if whole else 11)
+    plane, ground = np.zeros(3), np.zeros(COLUMNS, np.float32)
     world = new_world(8000, 15000)
     skin = _skin_row(state, 1)
     offset = 0.0
@@ -522,7 +539,7 @@ def build(
     axes = np.empty((3, 3))
     elbow = center.copy()
     if cast.hands > 0:
-        elbow = _add_hand(world, rig, hand_faces, order, hand, skin, state, chances, textures, 1)
+        elbow = _add_hand(world, rig, hand_faces, order, hand, skin, state, chances, textures, 1, whole)
         if chance(state, 0.65 if family == 4 else chances.held):
             points, faces = _held(hand.joints, hand.rotation, state)
             if len(points) > 0:
@@ -533,7 +550,7 @@ def build(
         other = skin.copy()
         if cast.second.subject != hand.subject:
             other = _skin_row(state, 3)
-        _add_hand(world, rig, hand_faces, order, cast.second, other, state, chances, textures, 3)
+        _add_hand(world, rig, hand_faces, order, cast.second, other, state, chances, textures, 3, whole)
     if chance(state, chances.occluder):
         random_rotation(state, axes)
         place = center.copy()
@@ -578,22 +595,27 @@ def build(
                     points, faces = _anything(place, axes, state, 0.4 * big, big)
                     _add_thing(world, points, faces, state, textures, THINGS, len(points) == 16)
     if chance(state, 0.5 if whole else chances.body):
-        radii = np.array(
-            [uniform(state, 130.0, 200.0), uniform(state, 230.0, 320.0), uniform(state, 85.0, 130.0)]
-        )
         spread = 320.0 if whole else 240.0
-        torso = np.array(
-            [center[0] + normal(state, 0.0, spread), center[1] + uniform(state, -60.0, 300.0), 0.0]
+        neck = np.array(
+            [center[0] + normal(state, 0.0, spread), center[1] + normal(state, -80.0, 170.0), 0.0]
         )
-        torso[2] = center[2] + uniform(state, 130.0, 450.0) + radii[2]
+        neck[2] = center[2] + uniform(state, 180.0, 560.0)
         roll = normal(state, 0.0, 0.2)
         axes[:] = 0.0
         axes[0, 0], axes[0, 1] = np.cos(roll), -np.sin(roll)
         axes[1, 0], axes[1, 1] = np.sin(roll), np.cos(roll)
         axes[2, 2] = 1.0
-        points, faces = ellipsoid(torso, axes, radii)
+        broad, deep = uniform(state, 0.85, 1.15), uniform(state, 0.85, 1.2)
+        centers, radii, ringed = np.empty((8, 3)), np.empty((8, 2)), axes.copy()
+        ringed[:, 1], ringed[:, 2] = axes[:, 2], axes[:, 1]
+        for k in range(8):  # neck, shoulders, chest, waist
+            centers[k] = neck + _DOWN[k] * axes[:, 1]
+            radii[k, 0], radii[k, 1] = broad * _BROAD[k], deep * _DEEP[k]
+        points, faces = tube(centers, ringed, radii, 24)
         _add_thing(world, points, faces, state, textures, THINGS + 1, False)
-        head = torso - (radii[1] + uniform(state, 60.0, 100.0)) * axes[:, 1]
+        head = (
+            neck - uniform(state, 95.0, 125.0) * axes[:, 1] - np.array([0.0, 0.0, uniform(state, 0.0, 50.0)])
+        )
         size = uniform(state, 0.9, 1.1)
         points, faces = ellipsoid(head, axes, np.array([76.0, 105.0, 90.0]) * size)
         row = skin.copy() if chance(state, 0.7) else _skin_row(state, 20)
@@ -610,73 +632,24 @@ def build(
             local[i] = points[i] - head
         add_mesh(world, points, local, faces, row)
     turn_world(world, turn)
-    return world, offset
-
-
-@compiled
-def render(
-    rig: Rig,
-    hand_faces: np.ndarray,
-    order: np.ndarray,
-    skin: Skin,
-    pool: np.ndarray,
-    cast: Cast,
-    chances: Chances,
-    background: np.ndarray,
-    camera: np.ndarray,
-    turn: np.ndarray,
-    whole: bool,
-    state: np.ndarray,
-) -> Picture:
-    """Draw and light a scene over a background (h, w, 3) float32 of display values 0-1.
-
-    `camera` (fx, fy, cx, cy) is the picture's, `turn` (3, 3) leads from the camera's frame to the picture's.
-    """
-    h, w = background.shape[0], background.shape[1]
-    plane, ground = np.zeros(3), np.zeros(COLUMNS, np.float32)
-    world, offset = build(rig, hand_faces, order, cast, chances, len(pool), turn, whole, state, plane, ground)
-    up = np.array([-turn[0, 1], -turn[1, 1], -turn[2, 1]])
-    lights, ambient = np.zeros((3, 8)), np.zeros((4, 3), np.float32)
-    number = _lights(state, up, lights, ambient)
-    inverse = np.zeros((h, w), np.float32)
-    hit = np.full((h, w), -1, np.int32)
-    projected = draw_faces(world, camera, inverse, hit)
-    axes = np.zeros((3, 3))
-    if offset != 0.0:
-        way = np.zeros(3)
-        for i in range(3):
-            for k in range(3):
-                way[i] += turn[i, k] * plane[k]
-        plane[:] = way
-        frame_of(plane, axes)
-        edge = np.array([0.0, 0.0, 1.0])
-        if chance(state, 0.4):  # the table ends somewhere in the picture
-            around = uniform(state, 0.0, 2 * np.pi)
-            edge[0], edge[1] = np.cos(around), np.sin(around)
-            edge[2] = -(edge[0] * w / 2 + edge[1] * h / 2) + uniform(state, -0.1, 0.5) * max(w, h)
-        draw_ground(plane, offset, edge, camera, inverse, hit)
-    albedo, out = np.zeros((h, w, 3), np.float32), np.empty((h, w, 3), np.float32)
-    normals, relief = np.zeros((h, w, 3), np.float32), np.zeros((h, w), np.float32)
-    shine, owner = np.zeros((h, w, 2), np.float32), np.zeros((h, w), np.uint8)
-    surfaces(
-        world, projected, camera, inverse, hit, skin, pool, ground, plane, axes,
-        albedo, normals, relief, shine, owner,
-    )  # fmt: skip
-
-    center = np.zeros(3)
+    edge, tilted, middle = np.array([0.0, 0.0, 1.0]), np.zeros(3), np.zeros(3)
+    if offset != 0.0 and chance(state, 0.4):  # the table ends somewhere in the picture
+        around = uniform(state, 0.0, 2 * np.pi)
+        edge[0], edge[1] = np.cos(around), np.sin(around)
+        edge[2] = -0.5 * (edge[0] + edge[1]) + uniform(state, -0.1, 0.5)
+    if cast.hands > 1 and whole:
+        flip = -1.0 if cast.second.left else 1.0
+        for j in range(21):
+            center[0] += (flip * cast.second.joints[j, 0] - center[0]) / 42
+            center[1] += (cast.second.joints[j, 1] - center[1]) / 42
+            center[2] += (cast.second.joints[j, 2] - center[2]) / 42
     for i in range(3):
         for k in range(3):
-            flip = -1.0 if cast.first.left and k == 0 else 1.0
-            for j in range(21):
-                center[i] += turn[i, k] * flip * cast.first.joints[j, k] / 21
-    shaded = min(number, 2)
-    reach = 210.0 if not whole else 320.0
-    side = SHADOW_PX if not whole else 256
-    shadows, shadow_axes = np.empty((shaded, side, side), np.float32), np.empty((shaded, 3, 3))
-    for k in range(shaded):
-        frame_of(-lights[k, :3].copy(), axes)
-        shadow_axes[k] = axes.T
-        shadows[k] = shadow_map(world, center, shadow_axes[k], reach, side)
+            tilted[i] += turn[i, k] * plane[k]
+            middle[i] += turn[i, k] * center[k]
+    up = np.array([-turn[0, 1], -turn[1, 1], -turn[2, 1]])
+    lights, ambient = np.zeros((3, 8), np.float32), np.zeros((4, 3), np.float32)
+    number = _lights(state, up, lights, ambient)
     # The background's own light: like the room's, not the same.
     level = 0.0
     for c in range(3):
@@ -687,19 +660,72 @@ def render(
     tint = np.empty(3, np.float32)
     for c in range(3):
         tint[c] = level * np.exp(normal(state, 0.0, 0.05))
-    for v in range(h):
-        for u in range(w):
-            if hit[v, u] == -1:
-                for c in range(3):
-                    value = background[v, u, c]
-                    out[v, u, c] = (
-                        tint[c] * value * (np.float32(0.25) * value + np.float32(0.75) * value * value)
-                    )
-    shade(
-        camera, inverse, hit, albedo, normals, relief, shine, owner, lights[:number].astype(np.float32),
-        shadows, shadow_axes, center, reach, ambient, uniform(state, 0.5, 1.3), uniform(state, 0.1, 0.45), out,
+    return Stage(
+        world, tilted, offset, edge, ground, lights[:number].copy(), ambient, middle, tint,
+        uniform(state, 0.5, 1.3), uniform(state, 0.1, 0.45),
     )  # fmt: skip
-    return Picture(out, inverse, owner, level)
+
+
+class Picture(NamedTuple):
+    """A lit picture before the camera's own errors."""
+
+    light: np.ndarray  # (h, w, 3) float32, linear
+    inverse: np.ndarray  # (h, w) float32, 1/mm, 0 where only background is
+    owner: np.ndarray  # (h, w) uint8, see `light.THINGS`
+
+
+def seen(stage: Stage, camera: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse depth (h, w) float32 and owner (h, w) uint8 of every pixel, without any light."""
+    inverse, hit, _ = _drawn(stage, camera, height, width)
+    owner = np.zeros((height, width), np.uint8)
+    world = stage.world
+    owners = world.materials[world.material[: world.count[1]], OWNER].astype(np.uint8)
+    owner[hit >= 0] = owners[hit[hit >= 0]]
+    owner[hit == PLANE_HIT] = THINGS + 2
+    return inverse, owner
+
+
+def _drawn(
+    stage: Stage, camera: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    inverse = np.zeros((height, width), np.float32)
+    hit = np.full((height, width), -1, np.int32)
+    projected = draw_faces(stage.world, camera, inverse, hit)
+    if stage.offset != 0.0:
+        edge = stage.edge / (width, height, 1.0)
+        draw_ground(stage.plane, stage.offset, edge, camera, inverse, hit)
+    return inverse, hit, projected
+
+
+def render(
+    stage: Stage, skin: Skin, pool: np.ndarray, background: np.ndarray, camera: np.ndarray, whole: bool
+) -> Picture:
+    """Draw and light a scene over a background (h, w, 3) float32 of display values 0-1.
+
+    `camera` is (fx, fy, cx, cy) of the picture in pixels.
+    """
+    h, w = background.shape[:2]
+    inverse, hit, projected = _drawn(stage, camera, h, w)
+    surface = new_surface(h, w)
+    axes = np.zeros((3, 3))
+    if stage.offset != 0.0:
+        frame_of(stage.plane, axes)
+    surfaces(
+        stage.world, projected, camera, inverse, hit, skin, pool, stage.ground, stage.plane, axes, surface
+    )
+    shaded = min(len(stage.lights), 2)
+    reach, side = (210.0, SHADOW_PX) if not whole else (340.0, 256)
+    shadows, shadow_axes = (np.empty((shaded, side, side), np.float32), np.empty((shaded, 3, 3)))
+    for k in range(shaded):
+        frame_of(-stage.lights[k, :3].astype(np.float64), axes)
+        shadow_axes[k] = axes.T
+        shadow_map(stage.world, stage.center, shadow_axes[k], reach, shadows[k])
+    out = np.empty((h, w, 3), np.float32)
+    shade(
+        camera, inverse, hit, surface, stage.lights, shadows, shadow_axes, stage.center, reach,
+        stage.ambient, stage.occlusion, stage.wrap, background, stage.tint, out,
+    )  # fmt: skip
+    return Picture(out, inverse, surface.owner)
 
 
 # --- The camera -----------------------------------------------------------------------------------------
@@ -745,7 +771,7 @@ def develop(light: np.ndarray, gain: float, state: np.ndarray, out: np.ndarray) 
     balance[0], balance[1], balance[2] = np.exp(warm), np.exp(green), np.exp(-warm)
     # Shot noise grows with the root of the light, read noise does not; dim rooms are noisy.
     strength = np.exp(uniform(state, -6.0, -3.0)) if chance(state, 0.85) else 0.0
-    shot, read = np.float32(strength * 0.9), np.float32(strength * uniform(state, 0.05, 0.35))
+    shot, read = (np.float32(strength * 0.9), np.float32(strength * uniform(state, 0.05, 0.35)))
     colour_noise = np.float32(uniform(state, 0.2, 1.0))
     saturation = np.float32(min(max(normal(state, 1.0, 0.2), 0.0), 1.8))
     if chance(state, 0.03):
@@ -753,7 +779,7 @@ def develop(light: np.ndarray, gain: float, state: np.ndarray, out: np.ndarray) 
     contrast = np.float32(uniform(state, 0.0, 0.55))
     black = np.float32(max(normal(state, 0.0, 0.02), 0.0))
     vignette = np.float32(uniform(state, 0.0, 0.5)) if chance(state, 0.3) else np.float32(0.0)
-    mu, mv = np.float32(uniform(state, 0.2, 0.8) * w), np.float32(uniform(state, 0.2, 0.8) * h)
+    mu, mv = (np.float32(uniform(state, 0.2, 0.8) * w), np.float32(uniform(state, 0.2, 0.8) * h))
     table = np.empty(4097, np.float32)
     for i in range(4097):
         x = (i / 4096.0) ** 2 * 2.0
@@ -797,7 +823,7 @@ def camera_draws(state: np.ndarray) -> np.ndarray:
     out[4] = 1.0  # resolution against the crop's
     kind = uniform(state, 0.0, 1.0)
     if kind < 0.35:
-        out[4] = np.exp(uniform(state, np.log(0.3), 0.0))
+        out[4] = np.exp(uniform(state, np.log(0.4), 0.0))
     out[5] = uniform(state, 0.3, 0.9) if chance(state, 0.4) else 0.0  # noise reduction
     out[6] = uniform(state, 0.2, 1.2) if chance(state, 0.35) else 0.0  # sharpening
     out[7] = float(integer(state, 70) + 28) if chance(state, 0.75) else 0.0

@@ -117,7 +117,7 @@ def skin_of(rig: Rig) -> Skin:
     ahead = (middle - wrist) / np.linalg.norm(middle - wrist)
     toward_thumb = index - little
     toward_thumb = toward_thumb - (toward_thumb @ ahead) * ahead
-    breadth, reach = float(np.linalg.norm(toward_thumb)), float(np.linalg.norm(middle - wrist))
+    breadth, reach = (float(np.linalg.norm(toward_thumb)), float(np.linalg.norm(middle - wrist)))
     toward_thumb /= breadth
     middle_of = float((little - wrist) @ toward_thumb) / breadth
     flat = np.stack(
@@ -183,13 +183,19 @@ def noise_at(table: np.ndarray, x: float, y: float, z: float) -> float:
 def marks_at(skin: Skin, x: float, y: float, z: float, out: np.ndarray) -> None:
     """The four marks at a rest position (mm), trilinear, scaled to their units; plain skin off the hand."""
     marks = skin.marks
-    gx, gy, gz = (x - skin.origin[0]) / 1.25, (y - skin.origin[1]) / 1.25, (z - skin.origin[2]) / 1.25
+    step = np.float32(1.0 / 1.25)
+    gx = (x - np.float32(skin.origin[0])) * step
+    gy = (y - np.float32(skin.origin[1])) * step
+    gz = (z - np.float32(skin.origin[2])) * step
     nx, ny, nz = marks.shape[0] - 1, marks.shape[1] - 1, marks.shape[2] - 1
     # Beyond the wrist the last slice goes on: pigment of its side, no creases.
     beyond = gx >= nx - 4
-    gx, gy, gz = min(max(gx, 0.0), nx - 1e-3), min(max(gy, 0.0), ny - 1e-3), min(max(gz, 0.0), nz - 1e-3)
+    zero, inside = np.float32(0.0), np.float32(1e-3)
+    gx = min(max(gx, zero), np.float32(nx) - inside)
+    gy = min(max(gy, zero), np.float32(ny) - inside)
+    gz = min(max(gz, zero), np.float32(nz) - inside)
     i, j, k = int(gx), int(gy), int(gz)
-    tx, ty, tz = np.float32(gx - i), np.float32(gy - j), np.float32(gz - k)
+    tx, ty, tz = gx - np.float32(i), gy - np.float32(j), gz - np.float32(k)
     one = np.float32(1.0)
     for c in range(4):
         a = (one - tz) * marks[i, j, k, c] + tz * marks[i, j, k + 1, c]
