@@ -13,7 +13,7 @@ import handgraph
 
 PUBLIC = {
     "handgraph": """
-        CheckpointError ConfigError Crop Estimator FormatError Hand HandgraphError InputError
+        CheckpointError ColourEstimator ConfigError Crop Estimator FormatError Hand HandgraphError InputError
         MissingExtraError PinholeCamera load systems
     """,
     "handgraph.formats": """
