@@ -199,9 +199,11 @@ def _log_message(
         message = convolution.maps_from(product(convolution.spectrum(wide), along)).to(belief.dtype)
         # Sums of what is not negative come out a rounding error below zero.
         message = message.clamp(min=0)
+    tiny = torch.finfo(message.dtype).tiny
     if constant:
-        message = message + constant * message.sum(dim=(-2, -1), keepdim=True)
-    return message.clamp(min=torch.finfo(message.dtype).tiny).log()
+        total = message.sum(dim=(-2, -1), keepdim=True).clamp(min=tiny / constant)
+        return message.add(total, alpha=constant).log()
+    return message.clamp(min=tiny).log()
 
 
 def _distribution(log_belief: Tensor) -> Tensor:
@@ -210,8 +212,9 @@ def _distribution(log_belief: Tensor) -> Tensor:
 
 
 def _spread(maps: Tensor, places: list[int]) -> Tensor:
-    """The maps at these places."""
-    return maps if places == list(range(maps.shape[-3])) else maps[..., places, :, :]
+    """The maps at these places; a single map is left to broadcast."""
+    whole = maps.shape[-3] == 1 or places == list(range(maps.shape[-3]))
+    return maps if whole else maps[..., places, :, :]
 
 
 def _collected(maps: Tensor, places: list[int], count: int) -> Tensor:
