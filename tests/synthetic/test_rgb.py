@@ -99,6 +99,7 @@ def test_labels_lie_on_the_hand(bare: RgbSynthesizer) -> None:
 
 
 def test_depth_and_mask_are_those_of_the_mesh(bare: RgbSynthesizer) -> None:
+    front = []
     for index in range(6):
         sample = bare.sample(index)
         projected = sample.camera.uvd_from_xyz(sample.vertices_mm)[:, :2]
@@ -109,7 +110,10 @@ def test_depth_and_mask_are_those_of_the_mesh(bare: RgbSynthesizer) -> None:
         patches = np.stack([sample.depth_mm[v + j, u + i] for i in (-1, 0, 1) for j in (-1, 0, 1)])
         near = np.where(patches > 0, patches, np.inf).min(0)
         assert (z[ok] - near > -4).all()  # nothing is drawn behind its place
-        assert np.mean(np.abs(z[ok] - near) < 6) > 0.25  # and the front is where it should be
+        front.append(np.mean(np.abs(z[ok] - near) < 6))
+    # And the front is where it should be: a fist shows a quarter of its points, an open hand half.
+    assert min(front) > 0.15
+    assert np.mean(front) > 0.3
 
 
 def test_occluded_joints_are_not_called_visible() -> None:
