@@ -67,7 +67,7 @@ def test_implausible_labels(tmp_path):
     assert any("mm long" in d for d in doubts(replace(sample, joints_mm=far), joints))
     outside = sample.keypoints_px + 1000
     words = doubts(replace(sample, keypoints_px=outside), joints)
-    assert "21 of 21 labelled joints lie outside the frame" in words
+    assert "all 21 labelled joints lie outside the frame" in words
     assert any("the 3D labels project up to 1000.0 px" in d for d in words)
 
 
@@ -87,6 +87,28 @@ def test_2d_labels_and_unknown_joints(tmp_path):
     assert doubts(shifted, data.joints) == ["the 3D labels project up to 3.0 px from the 2D labels"]
     metres = replace(whole, joints_mm=whole.joints_mm / 1000)
     assert any("in another unit?" in doubt for doubt in doubts(metres, data.joints))
+
+
+def test_labels_of_pictures_of_another_size(tmp_path):
+    """A hand that the border cuts is no fault of a data set; most hands cut are."""
+    WRITERS["folder"](tmp_path, samples=4)
+    table = tmp_path / "labels.csv"
+    rows = [row.split(",") for row in table.read_text().splitlines()]
+    columns = [number for number, name in enumerate(rows[0]) if name.endswith("_u")]
+    for number, shift in ((2, 200.0), (3, 205.0), (4, 195.0), (6, 200.0)):
+        for column in columns:
+            if rows[number][column]:
+                rows[number][column] = str(float(rows[number][column]) + shift)
+        if number == 2:
+            only_one = "\n".join(",".join(row) for row in rows)
+    table.write_text(only_one)
+    assert not [p for p in check("folder", tmp_path)["problems"] if "another size" in p]
+    table.write_text("\n".join(",".join(row) for row in rows))
+    found = [p for p in check("folder", tmp_path)["problems"] if "another size" in p]
+    assert found == [
+        "all: more than half of the labelled joints lie outside the frame in 4 of 8 frames: "
+        "labels of pictures of another size?"
+    ]
 
 
 def test_the_sheet_shows_labels_where_they_are(tmp_path):

@@ -97,6 +97,24 @@ def test_colour_folders(tmp_path, keep_depth):
         open_dataset("synthetic", tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("modality", ["rgb", "both"])
+def test_what_synthesize_writes_in_colour(tmp_path, modality):
+    from handgraph.synthetic import write_dataset
+
+    write_dataset(tmp_path, 2, 0, modality)
+    data = open_dataset("synthetic", tmp_path)
+    assert len(data) >= 2  # one record a hand
+    for index in range(len(data)):
+        sample = data[index]
+        assert sample.image.dtype == np.uint8
+        assert sample.side in ("left", "right")
+        assert (sample.depth_mm is not None) == (modality == "both")
+        projected = sample.camera.uvd_from_xyz(sample.joints_mm)[:, :2]
+        np.testing.assert_allclose(projected, sample.keypoints_px, atol=0.05)
+    assert check("synthetic", tmp_path)["problems"] == []
+
+
 def test_crops_show_the_hand(root):
     batch = DepthCrops(open_dataset("synthetic", root, "test"), augment=False).batch([0, 1, 2])
     assert batch["uvz"].shape == (3, 21, 3)

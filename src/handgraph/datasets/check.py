@@ -19,6 +19,8 @@ _LONGEST_BONE_MM = 150.0
 # No hand's longest bone is shorter: such labels are in centimetres or metres.
 _SHORTEST_MM = 15.0
 _RESIDUAL_PX = 1.0
+# Hands that the picture's border cuts are part of most sets; so many of them are not.
+_CUT_HANDS = 0.3
 _JOINTS_OVER_HAND = 0.3
 
 
@@ -57,6 +59,7 @@ class Check:
             chosen = np.unique(np.linspace(0, len(dataset) - 1, self.samples).round().astype(int))
         chosen = np.setdiff1d(chosen, absent)
         shown = set(chosen[np.linspace(0, len(chosen) - 1, min(SHEET_TILES, len(chosen))).astype(int)])
+        read = half_out = 0
         for index in chosen:
             start = time.perf_counter()
             try:
@@ -71,10 +74,18 @@ class Check:
             size = f"{picture.shape[1]}x{picture.shape[0]}"
             self.sizes[size] = self.sizes.get(size, 0) + 1
             self.problems += [f"{sample.source}: {problem}" for problem in doubts(sample, dataset.joints)]
+            known = np.isfinite(sample.keypoints_px).all(axis=-1)
+            half_out += _inside(sample, sample.keypoints_px).sum() < 0.5 * known.sum()
+            read += 1
             if self.pictures and index in shown:
                 from handgraph.datasets.sheet import tile
 
                 self.tiles.append(tile(sample, words=split))
+        if half_out > max(_CUT_HANDS * read, 2):
+            self.problems.append(
+                f"{split}: more than half of the labelled joints lie outside the frame in {half_out} of "
+                f"{read} frames: labels of pictures of another size?"
+            )
 
     def result(self, name: str, root: Path) -> dict[str, Any]:
         """`{name, root, counts, sizes, problems, read, frames_per_s}`."""
@@ -100,10 +111,9 @@ def doubts(sample: Sample, joints: tuple[int, ...]) -> list[str]:
     found = []
     keypoints = sample.keypoints_px[list(joints)]
     known = np.isfinite(keypoints).all(axis=-1)
-    height, width = _picture(sample).shape[:2]
-    inside = ((keypoints >= -0.5) & (keypoints < [width - 0.5, height - 0.5])).all(axis=-1)
-    if inside.sum() < 0.5 * known.sum():
-        found.append(f"{(known & ~inside).sum()} of {known.sum()} labelled joints lie outside the frame")
+    inside = _inside(sample, keypoints)
+    if not inside.any():
+        found.append(f"all {known.sum()} labelled joints lie outside the frame")
     if sample.joints_mm is None:
         return found
     xyz = sample.joints_mm[list(joints)]
@@ -128,6 +138,12 @@ def doubts(sample: Sample, joints: tuple[int, ...]) -> list[str]:
         if near.mean() < _JOINTS_OVER_HAND:
             found.append(f"only {near.sum()} of {len(near)} labelled joints have the hand's depth under them")
     return found
+
+
+def _inside(sample: Sample, keypoints_px: np.ndarray) -> np.ndarray:
+    height, width = _picture(sample).shape[:2]
+    within = (keypoints_px >= -0.5) & (keypoints_px < np.array([width - 0.5, height - 0.5]))
+    return np.asarray(within.all(axis=-1))
 
 
 def _picture(sample: Sample) -> np.ndarray:
