@@ -153,7 +153,7 @@ def test_the_loss_is_equation_4() -> None:
         preliminary=tuple(torch.randn(2, 21, 16, 16) for _ in range(3)),
         maps=torch.randn(2, 21, 16, 16),
         pointer=torch.ones(2, 1),
-        rotation=torch.zeros(2, 0),
+        rotation=(),
         uv=uv,
         confidence=torch.ones(2, 21),
     )

@@ -137,8 +137,8 @@ class Output(NamedTuple):
     """Ȳ: the answer (Eq. 3)."""
     pointer: Float[Tensor, "b m"]
     """w: how much each head counts; the sum is 1."""
-    rotation: Float[Tensor, "b k"]
-    """The rotation net's answer, angle or vector; k is 0 without one."""
+    rotation: tuple[Float[Tensor, "b k"], ...]
+    """One entry, the rotation net's answer (angle or vector); none without such a net."""
     uv: Float[Tensor, "b n 2"]
     """The keypoints in the crop."""
     confidence: Float[Tensor, "b n"]
@@ -164,10 +164,10 @@ class SiaPose(nn.Module):
         self.register_buffer("started", torch.tensor(False))
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
-        rotation = image.new_zeros(len(image), 0)
+        rotation: tuple[Tensor, ...] = ()
         if self.rotation is not None:
-            rotation = self.rotation(image)
-            turn = as_turn(rotation)
+            rotation = (self.rotation(image),)
+            turn = as_turn(*rotation)
             image = turn_maps(image, turn)
         preliminary = self.unary(image)
         heads = self.gcn(preliminary[-1])
@@ -274,8 +274,8 @@ def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         "final": squared_error([output.maps], uv, known, size, SIGMA),
         "preliminary_cross_entropy": cross_entropy(output.preliminary, uv, known, size, SIGMA),
     }
-    if output.rotation.shape[1]:
-        terms["rotation"] = rotation_error(output.rotation, uv, known)
+    for answer in output.rotation:
+        terms["rotation"] = rotation_error(answer, uv, known)
     return terms
 
 
