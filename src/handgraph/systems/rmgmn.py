@@ -64,7 +64,7 @@ INPUT = "colour"
 SIGMA = 1.0
 """Width of the Gaussian targets in map cells; the chapter gives none."""
 HAND = Tree(skeleton.PARENTS)
-CLUSTER_SAMPLES = 8192
+CLUSTER_SAMPLES = 4096
 """Training samples that clusters and first kernels are computed from, at most."""
 
 Unary = Literal["cpm", "hourglass"]
