@@ -45,8 +45,7 @@ BIAS_MM = 2.0
 """What a system's mean distance may be wrong by even over many images."""
 
 SCALE_ERROR = 0.02
-"""And the part by which all its distances may be wrong alike. With it the true length of 40 synthetic people's
-hands lies within two of the claimed deviations as often as it should (`benchmarks/calibration.py`)."""
+"""And the part by which all its distances may be wrong alike, in its standard deviation."""
 
 _LENGTH = (0, 12)  # wrist to middle fingertip
 _WIDTH = (5, 13)  # index knuckle to ring knuckle
