@@ -203,11 +203,14 @@ class Prior(nn.Module):
             turn, fingers, shape, scale, place = z.split(self.sizes, dim=1)
             rotation = rotation_matrices(turn) if turn.shape[1] == 3 else from_two_columns(turn)
             scale = scale.squeeze(1).exp()
-            pose = torch.cat([torch.zeros_like(fingers[:, :3]), fingers], dim=1)
+            # The hand itself is not turned: as a matrix, since an axis-angle of zeros is NaN in an ONNX file,
+            # whose optimiser drops the tiny constant that guards it.
+            still = torch.eye(3, device=z.device).expand(len(z), 1, 3, 3)
+            turns = torch.cat([still, rotation_matrices(fingers.unflatten(1, (15, 3)))], dim=1)
             if self.training:
-                hand, vertices = self.layer.joints(shape, pose), None
+                hand, vertices = self.layer.joints_from_rotations(shape, turns), None
             else:
-                vertices, hand = self.layer(shape, pose)
+                vertices, hand = self.layer.from_rotations(shape, turns)
                 vertices = scale[:, None, None] * torch.matmul(vertices - hand[:, :1], rotation.mT)
             # c_s R(P(θ, β), c_r); c_t needs the crop's camera and is added where that is known.
             prior = scale[:, None, None] * torch.matmul(hand - hand[:, :1], rotation.mT)
