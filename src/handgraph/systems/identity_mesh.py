@@ -340,10 +340,11 @@ def ranking(
 
 
 def stages(config: Config, dataset: Literal["dexycb", "humbi"] = "dexycb") -> tuple[Stage, ...]:
-    """The paper's schedule (section 6.4.1): mesh, then the detector, then on both frozen the confidence.
+    """The paper's schedule (section 6.4.1): mesh, on it frozen the confidence, and the detector by itself.
 
     15 epochs at 1e-4, a tenth of it from epoch 10 (HUMBI), or from epochs 5 and 10 (DexYCB), in stages of
     their own, each with fresh moments of Adam. Only a network that regresses shapes has a confidence.
+    The detector comes last since its keypoints decide the validation error, and so which weights are kept.
     """
     if config.supervision == "mesh":
         weights = {"mesh": 1.0, "normal": 0.1, "edge": 1.0, "pose": 1.0}  # Eq. 6.10
@@ -365,17 +366,6 @@ def stages(config: Config, dataset: Literal["dexycb", "humbi"] = "dexycb") -> tu
         )
         for name, (count, rate) in zip(("mesh", "mesh_10th", "mesh_100th"), epochs, strict=False)
     ]
-    plan.append(
-        Stage(
-            name="detector",
-            epochs=15,
-            batch_size=32,
-            trains=("detector.",),
-            loss_weights={"heatmap": 1.0},
-            learning_rate=1e-4,
-            mode="detector",
-        )
-    )
     if config.shape == "regressed":
         plan.append(
             Stage(
@@ -388,6 +378,17 @@ def stages(config: Config, dataset: Literal["dexycb", "humbi"] = "dexycb") -> tu
                 mode="confidence",
             )
         )
+    plan.append(
+        Stage(
+            name="detector",
+            epochs=15,
+            batch_size=32,
+            trains=("detector.",),
+            loss_weights={"heatmap": 1.0},
+            learning_rate=1e-4,
+            mode="detector",
+        )
+    )
     return tuple(plan)
 
 
