@@ -147,17 +147,17 @@ class Config:
 class Output(NamedTuple):
     """What the network says of a batch of crops. Joints n = 21, graphical models m."""
 
-    rotation: Float[Tensor, "b k"]
-    """The rotation net's answer (Eq. 3.1): k is 1 for the angle, 2 for cosine and sine, 0 without a net."""
+    rotation: tuple[Float[Tensor, "b k"], ...]
+    """One entry, the rotation net's answer (Eq. 3.1), angle or vector; none without such a net."""
     turn: Float[Tensor, "b 2"]
     """(cos α, sin α)."""
     unary: tuple[Float[Tensor, "b n h w"], ...]
     """S^t of Eq. 3.25: the unary branch's maps turned back, one entry per stage; towards peaks of 1.
     None while rotation net or classifier train."""
-    classes: Float[Tensor, "b m"]
-    """The soft classifier's logits; w_l is their softmax."""
-    centers: Float[Tensor, "m f"]
-    """The clusters' centres, for the classifier's labels."""
+    classes: tuple[Float[Tensor, "b m"], ...]
+    """One entry, the soft classifier's logits, w_l being their softmax; none without graphical models."""
+    centers: tuple[Float[Tensor, "m f"], ...]
+    """One entry, the clusters' centres, for the classifier's labels; none without graphical models."""
     maps: Float[Tensor, "b n h w"]
     """S^F of Eq. 3.12: the mixed marginals turned back. Without graphical models the last unary maps."""
     uv: Float[Tensor, "b n 2"]
@@ -196,19 +196,19 @@ class Rmgmn(nn.Module):
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
         config = self.config
         upright, unturned = image, image.new_tensor([1.0, 0.0]).float().expand(len(image), 2)
-        if self.rotation is None:
-            answer, turn = unturned[:, :0], unturned
-        else:
-            answer = self.rotation(image)
-            turn = as_turn(answer)
+        answer: tuple[Tensor, ...] = ()
+        turn = unturned
+        if self.rotation is not None:
+            answer = (self.rotation(image),)
+            turn = as_turn(*answer)
             upright = turn_maps(image, turn)  # Eq. 3.2
 
         def back(maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n h w"]:
             return maps if self.rotation is None else turn_maps(maps, inverse(turn))
 
-        classes = unturned[:, :1] * 0 if config.models else unturned[:, :0]
+        classes: tuple[Tensor, ...] = (unturned[:, :1] * 0,) if config.models else ()
         if self.classifier is not None:
-            classes = self.classifier(upright)
+            classes = (self.classifier(upright),)
         if self.training and self.mode in ("rotation", "classifier"):  # these phases need no maps
             nothing = image.new_zeros(len(image), len(skeleton.JOINT_NAMES), config.cells, config.cells)
             return self._output(answer, turn, (), classes, nothing)
@@ -219,15 +219,21 @@ class Rmgmn(nn.Module):
             return self._output(answer, turn, unary, classes, unary[-1])
         mixed = potentials(upright_unary[-1])
         if self.mode != "unary":
-            weights = classes.softmax(dim=1)[:, :, None, None, None]
+            weights = classes[0].softmax(dim=1)[:, :, None, None, None]
             mixed = (weights * self.models(mixed)).sum(dim=1)  # Eq. 3.10
         return self._output(answer, turn, unary, classes, back(mixed))  # Eq. 3.12
 
     def _output(
-        self, answer: Tensor, turn: Tensor, unary: tuple[Tensor, ...], classes: Tensor, maps: Tensor
+        self,
+        answer: tuple[Tensor, ...],
+        turn: Tensor,
+        unary: tuple[Tensor, ...],
+        classes: tuple[Tensor, ...],
+        maps: Tensor,
     ) -> Output:
         uv = keypoints_uv(maps, self.config.input_size, self.config.decode)
-        return Output(answer, turn, unary, classes, self.centers, maps, uv, self.confidence(maps))
+        centers = (self.centers,) if classes else ()
+        return Output(answer, turn, unary, classes, centers, maps, uv, self.confidence(maps))
 
 
 class SoftClassifier(nn.Module):
@@ -340,16 +346,16 @@ def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     size, uv, known = batch["image"].shape[-1], batch["uv"], batch["known"]
     terms = {}
-    if output.rotation.shape[1]:
-        terms["rotation"] = rotation_error(output.rotation, uv, known)
+    for answer in output.rotation:
+        terms["rotation"] = rotation_error(answer, uv, known)
     if output.unary:
         terms["unary"] = squared_error(output.unary, uv, known, size, SIGMA)
-    if output.unary and output.classes.shape[1]:
+    if output.unary and output.classes:
         terms["final"] = marginal_error(output.maps, uv, known, size, SIGMA)
-    if output.classes.shape[1] > 1:
+    if output.classes and output.classes[0].shape[1] > 1:
         whole = known.all(dim=1)
-        labels = clusters(output.centers, torch.where(known[..., None], uv, 0.0), output.turn.detach())
-        each = cross_entropy(output.classes, labels, reduction="none")
+        labels = clusters(output.centers[0], torch.where(known[..., None], uv, 0.0), output.turn.detach())
+        each = cross_entropy(output.classes[0], labels, reduction="none")
         terms["classifier"] = (each * whole).sum() / whole.sum().clamp(min=1)
     return terms
 
