@@ -234,3 +234,34 @@ def test_colour_crop_has_no_depth():
     ):
         with pytest.raises(hg.InputError, match=r"no depth cube or no camera: make it with Crop\.cube"):
             use()
+
+
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (150.0, 90.0), (-80.0, 40.0), (230.0, 150.0)])
+@pytest.mark.parametrize("side", [90.0, 200.0])
+def test_a_part_of_a_large_picture_is_blurred_like_the_whole(corner, side, rng):
+    image = rng.integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    made = hg.Crop.window((*corner, side, side), 40)
+    blurred = cv2.GaussianBlur(image, (0, 0), 0.4 * (side - 1) / 39)
+    wanted = cv2.warpAffine(blurred, made.crop_from_image, (40, 40), flags=cv2.INTER_LINEAR)
+    # Sampling positions are rounded to 1/32 of a pixel, from another corner.
+    np.testing.assert_allclose(made.apply_image(image).astype(int), wanted, atol=6)
+    outside = hg.Crop.window((-1000.0, 0.0, side, side), 40).apply_image(image)
+    assert (outside == 0).all()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0.0, 0.7, 3.0])
+def test_crop_frame_and_its_camera_project_to_the_crop(mirrored, rotation, rng):
+    points = rng.uniform([-100, -100, 400], [100, 100, 600], (21, 3))
+    camera = hg.PinholeCamera(500.0, 480.0, 320.0, 240.0)
+    made = hg.Crop.window((200.0, 100.0, 150.0, 180.0), 128, camera, mirrored=mirrored, rotation_rad=rotation)
+    turned = points @ made.crop_from_camera.T
+    projected = turned @ made.crop_camera.T
+    uv = made.crop_px(camera.uvd_from_xyz(points)[:, :2]) / 127
+    np.testing.assert_allclose(projected[:, :2] / projected[:, 2:], uv, atol=1e-12)
+    assert np.linalg.det(made.crop_from_camera) == pytest.approx(-1 if mirrored else 1)
+    np.testing.assert_array_equal(turned[:, 2], points[:, 2])
+    # A wrong reading: points that stay in the camera's own frame.
+    if mirrored or rotation:
+        wrong = points @ made.crop_camera.T
+        assert np.abs(wrong[:, :2] / wrong[:, 2:] - uv).max() > 0.1

@@ -8,10 +8,10 @@ import pytest
 import torch
 import trimesh
 
-from handgraph import ConfigError, FormatError, PinholeCamera
-from handgraph.hand import Hand
+from handgraph import ConfigError, FormatError, InputError, PinholeCamera
+from handgraph.hand import RELATIVE_FRAME, Hand
 from handgraph.hand_model import HandLayer, load_open_hand
-from handgraph.meshes import SUFFIXES, draw_hands, hand_faces, render, write_mesh
+from handgraph.meshes import SUFFIXES, draw_hands, hand_faces, render, with_mesh, write_mesh
 
 CAMERA = PinholeCamera(300.0, 310.0, 79.5, 59.5)
 
@@ -138,3 +138,29 @@ def test_faces_of_the_open_hand_are_its_models(tmp_path: Path) -> None:
     model = load_open_hand()
     np.testing.assert_array_equal(hand_faces(posed(), model), model.faces)
     np.testing.assert_array_equal(hand_faces(posed("left"), model), model.mirrored().faces)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_mesh_is_fitted_to_joints(side: str) -> None:
+    layer = HandLayer(load_open_hand(), side=side)
+    pose = torch.zeros(1, 48)
+    pose[0, :3] = torch.tensor([0.4, 1.2, -0.8])
+    pose.view(1, 16, 3)[:, 1:13, 2] = 0.6 if side == "right" else -0.6  # fingers half closed
+    truth = layer(torch.full((1, 10), 0.5), pose, torch.tensor([[20.0, -30.0, 600.0]]))
+    joints_mm = truth.joints_mm[0].numpy()
+    hand = with_mesh(Hand(side, 1.0, np.zeros((21, 2)), np.zeros(4), joints_mm=joints_mm))
+    error = np.linalg.norm(hand.vertices_mm - truth.vertices_mm[0].numpy(), axis=1)
+    assert error.mean() < 3
+    # Faces look outwards for both sides.
+    assert trimesh.Trimesh(hand.vertices_mm, hand_faces(hand), process=False).volume > 0
+    # A person's shape is kept as given.
+    known = with_mesh(replace(hand, vertices_mm=None), shape=np.full(10, 0.5))
+    np.testing.assert_allclose(known.shape, 0.5, atol=1e-6)
+
+
+def test_a_hand_without_millimetres_gets_no_mesh() -> None:
+    flat = Hand("right", 1.0, np.zeros((21, 2)), np.zeros(4))
+    relative = replace(flat, joints_mm=np.ones((21, 3)), frame=RELATIVE_FRAME)
+    for hand in (flat, relative):
+        with pytest.raises(InputError, match="a mesh needs joints in millimetres"):
+            with_mesh(hand)

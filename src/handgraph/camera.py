@@ -216,9 +216,18 @@ class Crop:
     def apply_image(self, image: np.ndarray) -> np.ndarray:
         """Resample a colour image (H, W, 3) to the crop, black outside; area-averaged where it shrinks."""
         shrink = 1.0 / np.sqrt(abs(np.linalg.det(self.crop_from_image[:, :2])))
+        matrix = self.crop_from_image
         if shrink > 1.5:  # bilinear sampling would skip pixels: blur to the new pixel's size first
-            image = cv2.GaussianBlur(image, (0, 0), 0.4 * shrink)
-        return cv2.warpAffine(image, self.crop_from_image, (self.size, self.size), flags=cv2.INTER_LINEAR)
+            last, reach = self.size - 1.0, 2 * shrink  # five times the blur's sigma
+            corners = self.image_px(np.array([[0.0, 0.0], [last, 0.0], [0.0, last], [last, last]]))
+            x, y = np.maximum(np.floor(corners.min(axis=0) - reach), 0).astype(int)
+            right, bottom = np.maximum(np.ceil(corners.max(axis=0) + reach).astype(int) + 1, 0)
+            part = image[y:bottom, x:right]  # a phone's photograph is far larger than what the crop shows
+            if not part.size:
+                return np.zeros((self.size, self.size, 3), np.uint8)
+            image = cv2.GaussianBlur(part, (0, 0), 0.4 * shrink)
+            matrix = np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ (x, y)])
+        return cv2.warpAffine(image, matrix, (self.size, self.size), flags=cv2.INTER_LINEAR)
 
     def _depth(self) -> tuple[PinholeCamera, float, float]:
         if self.camera is None or self.center_depth_mm is None or self.cube_mm is None:

@@ -157,6 +157,9 @@ class ColourEstimator:
             "image": torch.from_numpy(to_network(np.stack([crop.apply_image(image) for crop in crops]))),
             "shape": torch.from_numpy(shape).float().expand(len(crops), 10),
         }
+        set_subject: Any = getattr(self._module, "set_subject", None)
+        if set_subject is not None:
+            set_subject(None if subject is None else subject.shape)
         with torch.inference_mode():
             return self._module(*inputs(self._system, batch))
 

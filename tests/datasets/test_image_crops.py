@@ -114,7 +114,7 @@ def test_unlabelled_keypoints_stay_unknown(dots):
 
 
 def test_what_cannot_be_cropped_is_said(dots):
-    with pytest.raises(ConfigError, match="crop scale 0.5: expected a factor of 1 or more"):
+    with pytest.raises(ConfigError, match=r"crop scale 0\.5: expected a factor of 1 or more"):
         ImageCrops(dots, scale=0.5)
 
     class One(Dots):

@@ -221,3 +221,13 @@ def test_overlapped_blocks_of_a_pose_leave_no_joint_out() -> None:
     low = ((poses[1] - corner) / ((poses[1].amax(dim=0) - corner) / 3) < 0.5).all(dim=-1)
     if low.any():
         assert members[1, low].sum(dim=-1).eq(1).all()
+
+
+def test_a_joint_stays_its_own_neighbour_below_a_threshold_of_zero() -> None:
+    distances = mean_square_distances(torch.randn(2, 21, 3, generator=torch.Generator().manual_seed(0)))
+    threshold = torch.tensor(-0.2, requires_grad=True)
+    near = adaptive_neighbours(distances, threshold, 0.1)
+    torch.testing.assert_close(near.round(), torch.eye(21).expand(2, 21, 21))
+    near.sum().backward()
+    assert threshold.grad is not None
+    assert threshold.grad > 0  # and so it can come back

@@ -71,7 +71,10 @@ class Measures:
         if len(self.pixels):
             result |= self.pixels.compute()
         if len(self.joints):
-            result |= self.joints.compute()
+            in_space = self.joints.compute()
+            if "pck" in result and "pck" in in_space:  # `pck` is that of the keypoints where there are any
+                in_space["pck_mm"] = in_space.pop("pck")
+            result |= in_space
             result["alignment"] = "wrist" if self.root_relative else "none"
         return result
 

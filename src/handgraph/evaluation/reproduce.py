@@ -25,7 +25,7 @@ from jaxtyping import Float
 
 from handgraph.errors import ConfigError
 from handgraph.evaluation.measures import Measures, inputs
-from handgraph.evaluation.metrics import area_under_pck, pck_curve, success_curve
+from handgraph.evaluation.metrics import CROP_OVER_BOX, area_under_pck, pck_curve, success_curve
 from handgraph.evaluation.tables import HIGHER_IS_BETTER, TABLES, UNITS, Claim, Metric, Row, Table
 from handgraph.files import atomic_write
 from handgraph.networks.hourglass import folded
@@ -310,10 +310,11 @@ def _values(
         relative = measures.pixels.relative_errors()
         if metric == "epe_px":
             return np.nanmean(measures.pixels.errors_px(), axis=1), None
-        of_crop = relative / 2.2
-        shares = [(of_crop <= t).mean(axis=1) for t in np.arange(1, 7) / 100]
+        of_crop, known = relative / CROP_OVER_BOX, np.isfinite(relative).sum(axis=1)
+        shares = [(of_crop <= t).sum(axis=1) / known for t in np.arange(1, 7) / 100]
         return 100 * np.mean(shares, axis=0), None
-    errors = measures.joints.errors_mm()
+    # Papers of colour systems measure about the wrist, those of depth where the hand is.
+    errors = measures.joints.errors_mm("root_relative_" if system.INPUT == "colour" else "")
     if metric == "auc_20_50":
         return np.array([area_under_pck(frame[None], 20.0, 50.0) for frame in errors]), None
     drawn = None

@@ -69,7 +69,7 @@ class ParameterisedGraph(nn.Module):
 
 
 class Propagation(nn.Module):
-    """Â H W + b, the rule of Doosti et al. 2020 before its activation (Kourbane & Genc 2021, Eq. 2).
+    """Â (H W + b), the rule of Doosti et al. 2020 before its activation (Kourbane & Genc 2021, Eq. 2).
 
     Starts as Xavier with gain √2 and no bias. W need not be square, unlike that of `GraphConvolution`.
     """

@@ -84,9 +84,10 @@ def adaptive_neighbours(
     """Algorithm 2, line 10: 1 where the distance is at most the threshold θ, else 0.
 
     The step has no gradient. So θ learns through that of sigmoid((θ - D) / softness), which is what the
-    step would be if it were a slope `softness` wide (straight-through).
+    step would be if it were a slope `softness` wide (straight-through). A joint stays its own neighbour even
+    where θ falls below zero: with no neighbour at all nothing would be left to learn from.
     """
-    hard = (distances <= threshold).to(distances.dtype)
+    hard = (distances <= threshold.clamp(min=0)).to(distances.dtype)
     soft = torch.sigmoid((threshold - distances) / softness)
     return hard + (soft - soft.detach())
 
