@@ -14,6 +14,7 @@ import torch
 
 import handgraph as hg
 from handgraph.hand_model import HandLayer, load_open_hand
+from handgraph.images import to_network
 from handgraph.skeleton import JOINT_NAMES, MANO, RHD, STB
 
 CAMERA = hg.PinholeCamera(588.03, 587.07, 320.0, 240.0)
@@ -256,3 +257,21 @@ def test_page_and_tests_name_one_another():
         name.removeprefix("test_convention_") for name in globals() if name.startswith("test_convention_")
     ]
     assert sorted(named) == sorted(here)
+
+
+def test_convention_colour_is_rgb_about_imagenets_mean():
+    red = np.full((2, 2, 3), [255, 0, 0], np.uint8)
+    seen = to_network(red)
+    np.testing.assert_allclose(
+        seen[:, 0, 0], [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-5
+    )
+    wrong = to_network(red[..., ::-1])  # OpenCV's own order
+    assert abs(wrong[0, 0, 0] - seen[0, 0, 0]) > 4
+
+
+def test_convention_crop_frame_turns_with_the_crop():
+    turned = hg.Crop.window((300.0, 200.0, 80.0, 80.0), 96, CAMERA, rotation_rad=np.pi / 2)
+    # A quarter turn of the picture takes what is right of the wrist below it.
+    np.testing.assert_allclose(turned.crop_from_camera @ [30.0, 0.0, 5.0], [0.0, 30.0, 5.0], atol=0.1)
+    mirrored = hg.Crop.window((300.0, 200.0, 80.0, 80.0), 96, CAMERA, mirrored=True)
+    np.testing.assert_allclose(mirrored.crop_from_camera @ [30.0, 0.0, 5.0], [-30.0, 0.0, 5.0], atol=1e-9)

@@ -1,7 +1,7 @@
 """The demonstration behind `make demo`: hands in sample frames, as pictures, pages, JSON and a mesh.
 
-    python tools/demo.py                # the shipped sample frames
-    python tools/demo.py a.png b.npy    # and your own depth frames
+    python tools/demo.py                # the shipped sample frames and photographs
+    python tools/demo.py a.png b.npy    # and your own, depth frames or photographs
 
 It uses handgraph as anyone would: the command `handgraph predict`, then its JSON file read back in Python.
 Results are in demo-output/. Where HANDGRAPH_REAL names a folder of real frames, those follow.
@@ -19,6 +19,7 @@ import numpy as np
 
 from handgraph.cli import main as handgraph
 from handgraph.formats import read_json
+from handgraph.images import is_photo
 from handgraph.meshes import with_mesh, write_mesh
 
 OUT = Path("demo-output")
@@ -39,8 +40,11 @@ REAL = {
 def main() -> int:
     """Predict each set of frames; the exit code is the first that is not 0."""
     codes = [predict_sample(json.loads(line)) for line in (SAMPLES / "labels.jsonl").read_text().splitlines()]
+    codes += [predict_photo(json.loads(line)) for line in (SAMPLES / "photos.jsonl").read_text().splitlines()]
     if sys.argv[1:]:
-        codes.append(predict("yours", sys.argv[1:]))
+        photos = [file for file in sys.argv[1:] if is_photo(file)]
+        frames = [file for file in sys.argv[1:] if file not in photos]
+        codes += [predict(name, some) for name, some in (("yours", frames), ("photos", photos)) if some]
     if "HANDGRAPH_REAL" in os.environ:
         for name, (folder, pattern, options) in REAL.items():
             frames = sorted((Path(os.environ["HANDGRAPH_REAL"]) / folder).glob(pattern))
@@ -62,6 +66,21 @@ def predict_sample(label: dict[str, Any]) -> int:
     return code
 
 
+def predict_photo(label: dict[str, Any]) -> int:
+    """Predict a shipped photograph, told nothing but the file, and say how far off the prediction is."""
+    photo = SAMPLES / label["image"]
+    code = predict(photo.stem, [str(photo)])
+    if code == 0:
+        for hand in read_json(OUT / photo.stem / "predictions.json").images[0].hands:
+            true_px = np.array(label["keypoints_px"])
+            errors_px = np.linalg.norm(hand.keypoints_px - true_px, axis=1)
+            print(
+                f"{errors_px.mean():.1f} px from the true keypoints in the mean, "
+                f"{errors_px.mean() / np.ptp(true_px, axis=0).max():.0%} of the hand's box"
+            )
+    return code
+
+
 def predict(name: str, frames: list[str], options: Sequence[str] = ()) -> int:
     """`handgraph predict` on some frames, and a mesh of the first hand it finds."""
     folder = OUT / name
@@ -71,6 +90,7 @@ def predict(name: str, frames: list[str], options: Sequence[str] = ()) -> int:
     if not (folder / "predictions.json").is_file():
         return code
     hands = [hand for image in read_json(folder / "predictions.json").images for hand in image.hands]
+    hands = [hand for hand in hands if hand.joints_mm is not None]
     if hands:
         write_mesh(folder / "hand.glb", [with_mesh(hands[0])])
         print(f"mesh: {folder / 'hand.glb'}")
