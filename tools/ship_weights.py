@@ -6,15 +6,22 @@ The weights keep the recipe they were trained with; the text says in words what 
 """
 
 import sys
+from dataclasses import replace
 
 from handgraph.estimator import weights_path
 from handgraph.training.checkpoint import load_system, save_weights
+
+STARTED_FROM = ("unary_weights", "pretrained")
 
 
 def main(checkpoint: str, trained_on: str) -> None:
     """Write `src/handgraph/weights/SYSTEM.safetensors`."""
     module, name, config, meta = load_system(checkpoint)
     kept = {key: meta[key] for key in ("recipe", "metrics") if key in meta}
+    # Files that training began from are on one machine, and what they held is in the weights now.
+    started_from = {key: None for key in STARTED_FROM if getattr(config, key, None) is not None}
+    config = replace(config, **started_from)
+    kept.get("recipe", {}).get("config", {}).update(started_from)
     path = weights_path(name)
     path.parent.mkdir(exist_ok=True)
     save_weights(path, module, name, config, half=True, meta={**kept, "trained_on": trained_on})

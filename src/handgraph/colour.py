@@ -26,6 +26,8 @@ Box = tuple[float, float, float, float]
 
 LEAST_SCORE = 0.3
 """A hand with a lower score is not reported."""
+LEAST_IN_BOX = 0.1
+"""The same for a hand whose box is given."""
 SURE_SCORE = 0.6
 """Below this in the whole picture, windows of it are looked at too."""
 BOX_MARGIN = 1.25
@@ -128,7 +130,9 @@ class ColourEstimator:
             for hand in self._at(image, camera, [_enlarged(_tight(start), MARGIN)], (start.side,), subject)
         ]
         hand = max(best + closer, key=lambda hand: hand.score)
-        return [hand] if hand.score >= self.least_score else []
+        # Whoever gives a box says that a hand is there.
+        least = self.least_score if box is None else min(self.least_score, LEAST_IN_BOX)
+        return [hand] if hand.score >= least else []
 
     def _at(
         self,
