@@ -24,11 +24,11 @@ from handgraph.training.checkpoint import find_system
 
 Box = tuple[float, float, float, float]
 
-LEAST_SCORE = 0.3
-"""A hand with a lower score is not reported."""
+LEAST_SCORE = 0.5
+"""A hand with a lower score is not reported: pictures without a hand stay below, wrong finds mostly."""
 LEAST_IN_BOX = 0.1
 """The same for a hand whose box is given."""
-SURE_SCORE = 0.6
+SURE_SCORE = 0.7
 """Below this in the whole picture, windows of it are looked at too."""
 BOX_MARGIN = 1.25
 """Side of the first crop over the longer side of a box that the user gives."""
