@@ -336,6 +336,24 @@ def test_module_runs_as_a_program(tmp_path: Path) -> None:
     assert done.stderr == "handgraph predict: --camera 1: expected fx,fy,cx,cy, four numbers in pixels\n"
 
 
+def test_predict_takes_a_photograph_with_the_shipped_weights(tmp_path, capsys):
+    """No model is named: the file says which. The sample's own labels say where its hand is."""
+    label = json.loads((SAMPLES / "photos.jsonl").read_text().splitlines()[0])
+    photo = str(SAMPLES / label["image"])
+    assert cli.main(["predict", photo, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "hand, score" in said
+    assert "px" in said
+    assert cli.main(["predict", photo, "--side", label["side"], "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["model"] == "siapose"
+    (hand,) = document["images"][0]["hands"]
+    assert hand["joints_mm"] is None
+    true_px = np.array(label["keypoints_px"])
+    error = np.linalg.norm(np.array(hand["keypoints_px"]) - true_px, axis=1).mean()
+    assert error < 0.25 * np.ptp(true_px, axis=0).max()
+
+
 SAMPLES = Path(cli.__file__).with_name("samples")
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import ConfigError, HandgraphError, InputError
+from handgraph.hand import CAMERA_FRAME
 from handgraph.images import DepthImage, assumed_camera, is_photo, read_depth, read_image
 
 if TYPE_CHECKING:
@@ -621,9 +622,13 @@ def _describe(image: "ImageHands") -> str:
         return f"{image.file}: no hand found"
     parts = []
     for hand in image.hands:
-        assert hand.joints_mm is not None
-        x, y, z = hand.joints_mm[0]
-        parts.append(f"{hand.side} hand, score {hand.score:.2f}, wrist at ({x:.0f}, {y:.0f}, {z:.0f}) mm")
+        if hand.joints_mm is not None and hand.frame.startswith(CAMERA_FRAME):
+            x, y, z = hand.joints_mm[0]
+            place = f"({x:.0f}, {y:.0f}, {z:.0f}) mm"
+        else:
+            u, v = hand.keypoints_px[0]
+            place = f"({u:.0f}, {v:.0f}) px"
+        parts.append(f"{hand.side} hand, score {hand.score:.2f}, wrist at {place}")
     return f"{image.file}: {'; '.join(parts)}"
 
 
