@@ -7,6 +7,7 @@ The weights keep the recipe they were trained with; the text says in words what 
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from handgraph.estimator import weights_path
 from handgraph.training.checkpoint import load_system, save_weights
@@ -21,7 +22,10 @@ def main(checkpoint: str, trained_on: str) -> None:
     # Files that training began from are on one machine, and what they held is in the weights now.
     started_from = {key: None for key in STARTED_FROM if getattr(config, key, None) is not None}
     config = replace(config, **started_from)
-    kept.get("recipe", {}).get("config", {}).update(started_from)
+    recipe = kept.get("recipe", {})
+    recipe.get("config", {}).update(started_from)
+    if recipe.get("weights"):
+        recipe["weights"] = "/".join(Path(recipe["weights"]).parts[-2:])
     path = weights_path(name)
     path.parent.mkdir(exist_ok=True)
     save_weights(path, module, name, config, half=True, meta={**kept, "trained_on": trained_on})
