@@ -121,6 +121,7 @@ def run_predict(args: argparse.Namespace) -> Answer:
     from handgraph.estimator import load
     from handgraph.formats import ImageHands, Predictions, to_document, write_json
     from handgraph.subject import read_subject
+    from handgraph.training.checkpoint import find_system
 
     camera = PinholeCamera(*_numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
     box = _numbers(args.box, "box", "x,y,w,h") if args.box else None
@@ -129,6 +130,12 @@ def run_predict(args: argparse.Namespace) -> Answer:
     args.person = read_subject(args.subject) if args.subject else None
     if args.explain and estimate.name != "hybrid_gcn":
         raise ConfigError(f"--explain: draws the classes and relations of hybrid_gcn, not of {estimate.name}")
+    if args.explain and out is None:
+        raise ConfigError("--explain: draws pictures, give --out, the folder to write them to")
+    if args.person and not args.mesh and find_system(estimate.name).INPUT == "depth":
+        raise ConfigError(
+            f"--subject: {estimate.name} measures the hand itself; give --mesh to use its shape"
+        )
     images: list[ImageHands] = []
     for file, stem in _progress(list(zip(args.files, _stems(args.files), strict=True)), "predict"):
         try:
@@ -173,7 +180,8 @@ def _predict_file(
     if isinstance(estimate, ColourEstimator):
         frame = read_image(file)
         hands = estimate(frame, camera=camera, box=box, side=args.side, subject=args.person)
-        if args.explain and out is not None and hands:
+        if args.explain and hands:
+            assert out is not None  # run_predict has refused otherwise
             from handgraph.explain import write_picture
 
             write_picture(
@@ -201,12 +209,12 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
     import numpy as np
     import torch
 
-    from handgraph.estimator import weights_path
+    from handgraph.estimator import shipped_weights
     from handgraph.evaluation.measures import Measures, inputs
     from handgraph.networks.hourglass import folded
     from handgraph.training.checkpoint import find_system, load_system
 
-    path = args.checkpoint or weights_path(args.model or DEFAULT_DEPTH)
+    path = args.checkpoint or shipped_weights(args.model or DEFAULT_DEPTH)
     module, name, config, _ = load_system(path)
     module, system = folded(module), find_system(name)
     data, count = _evaluation_data(args, config, system.INPUT)
@@ -337,11 +345,11 @@ def _score_lines(figures: dict[str, Any]) -> list[str]:
 
 def run_export(args: argparse.Namespace) -> Answer:
     """A system as an ONNX file, compared with PyTorch before it is written."""
-    from handgraph.estimator import weights_path
+    from handgraph.estimator import shipped_weights
     from handgraph.export import export
 
     _folder(str(Path(args.out).parent))
-    result = export(args.checkpoint or weights_path(args.model or DEFAULT_DEPTH), args.out)
+    result = export(args.checkpoint or shipped_weights(args.model or DEFAULT_DEPTH), args.out)
     apart = f"{result['max_diff_px']:.2g} px"
     if result["max_diff_mm"] is not None:
         apart += f" and {result['max_diff_mm']:.2g} mm"

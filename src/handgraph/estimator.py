@@ -48,6 +48,19 @@ _HAND_MM = (600.0, 1000.0)
 """Length of all bones of most people's hands."""
 
 
+def shipped_weights(name: str) -> Path:
+    """The file of a system's shipped weights, which must be there.
+
+    Raises ConfigError for an unknown name, CheckpointError where none are shipped.
+    """
+    find_system(name)
+    if not weights_path(name).is_file():
+        raise CheckpointError(
+            f"{name}: no weights are shipped with this installation; train it and give the checkpoint"
+        )
+    return weights_path(name)
+
+
 def weights_path(name: str) -> Path:
     """The file of a system's shipped weights, whether it is there or not."""
     return Path(str(files("handgraph") / "weights" / f"{name}.safetensors"))
@@ -74,13 +87,7 @@ def load(name: str | None = None, *, checkpoint: str | Path | None = None) -> "E
     damaged or of another architecture.
     """
     if checkpoint is None:
-        name = name or "jgr_p2o"
-        find_system(name)
-        if not weights_path(name).is_file():
-            raise CheckpointError(
-                f"{name}: no weights are shipped with this installation; train it and give the checkpoint"
-            )
-        return _estimator(*load_system(weights_path(name)))
+        return _estimator(*load_system(shipped_weights(name or "jgr_p2o")))
     module, system_name, config, meta = load_system(checkpoint)
     if name is not None and name != system_name:
         raise CheckpointError(f"{checkpoint}: holds weights of {system_name}, not of {name}")

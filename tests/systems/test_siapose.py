@@ -190,7 +190,7 @@ def test_the_schedule_is_the_papers() -> None:
 def test_a_rotation_net_learns_first_then_stands_still_then_learns_with_the_rest() -> None:
     turned = replace(SMALL, rotation=True)
     plan, names = stages(turned), [name for name, _ in turned.build().named_parameters()]
-    assert [stage.name for stage in plan] == ["rotation", "alpha_1", "alpha_0.1", "half", "quarter"]
+    assert [stage.name for stage in plan] == ["rotation", "alpha_1", "alpha_tenth", "half", "quarter"]
     parts = [{name.split(".")[0] for name in names if stage.learns(name)} for stage in plan]
     assert parts[0] == {"rotation"}
     assert parts[1] == {"unary", "gcn", "pointer"}

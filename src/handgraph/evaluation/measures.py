@@ -39,7 +39,9 @@ class Measures:
         system, crops = self.system, batch["crops"]
         true_mm = _array(batch["joints_mm"]) if "joints_mm" in batch else None
         if true_mm is not None and hasattr(system, "joints_mm"):
-            self.joints.update(system.joints_mm(output, crops), true_mm)
+            usable = np.isfinite(true_mm).all(axis=2).any(axis=1)
+            if usable.any():
+                self.joints.update(system.joints_mm(output, crops)[usable], true_mm[usable])
         elif true_mm is not None and hasattr(system, "relative_mm"):
             true_mm = true_mm - true_mm[:, :1]
             scale_mm = None

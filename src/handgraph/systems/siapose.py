@@ -300,7 +300,9 @@ def stages(config: Config) -> tuple[Stage, ...]:
     on_trained = replace(
         whole, name="graph", epochs=20, trains=("gcn.", "pointer."), loss_weights={"final": 1.0}
     )
-    refined = replace(whole, name="alpha_0.1", epochs=20, trains=("",), loss_weights={l1: 0.1, "final": 1.0})
+    refined = replace(
+        whole, name="alpha_tenth", epochs=20, trains=("",), loss_weights={l1: 0.1, "final": 1.0}
+    )
     rotation = replace(
         whole,
         name="rotation",
