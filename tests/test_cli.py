@@ -386,3 +386,28 @@ def test_a_damaged_subject_file_is_refused(tmp_path, capsys):
     frame = str(next(iter(SAMPLES.glob("depth_*.png"))))
     assert cli.main(["predict", frame, "--subject", str(tmp_path / "subject.json")]) == 2
     assert "subject.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["evaluate", "--model", "agmn"], "agmn: no weights are shipped with this installation"),
+        (["export", "--model", "agmn", "--out", "x.onnx"], "agmn: no weights are shipped"),
+        (
+            ["export", "--model", "nobody", "--out", "x.onnx"],
+            "unknown system 'nobody', expected one of",
+        ),
+        (["predict", "frame.png", "--explain"], "--explain: draws the classes and relations of hybrid_gcn"),
+        (
+            ["predict", "frame.png", "--subject", "SUBJECT"],
+            "--subject: jgr_p2o measures the hand itself",
+        ),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused(command, said, tmp_path, capsys):
+    if "SUBJECT" in command:
+        frame = str(next(iter(SAMPLES.glob("depth_*.png"))))
+        assert cli.main(["personalize", frame, "--out", str(tmp_path / "subject.json")]) == 0
+        command = [str(tmp_path / "subject.json") if word == "SUBJECT" else word for word in command]
+    assert cli.main(command) == 2
+    assert said in capsys.readouterr().err

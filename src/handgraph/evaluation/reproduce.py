@@ -399,7 +399,7 @@ def _interval(values: Float[np.ndarray, " b"]) -> list[float]:
 def _surroundings() -> dict[str, Any]:
     """Hardware, versions and commit, as far as they can be told."""
     from handgraph import __version__
-    from handgraph.training.loop import describe_device, start_fabric
+    from handgraph.training.loop import describe_device
 
     commit = None
     try:
@@ -411,7 +411,7 @@ def _surroundings() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         pass  # an installed package has no history
     return {
-        "machine": describe_device(start_fabric(Recipe("jgr_p2o"))),
+        "machine": describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "torch": torch.__version__,
         "handgraph": __version__,
         "commit": commit,

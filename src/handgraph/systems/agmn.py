@@ -14,7 +14,7 @@ weights with `true_kernels`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from handgraph.hand import Hand
 from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
 from handgraph.networks.backbone import load_part, load_vgg19
 from handgraph.networks.cpm import (
-    PAPER_WIDTH,
     Features,
     PoseMachine,
     PoseMachineShape,
@@ -47,15 +46,13 @@ from handgraph.networks.heatmaps import (
     squared_error,
 )
 from handgraph.networks.stacked_hourglass import HourglassShape
+from handgraph.networks.unary import PAPER_INPUT_SIZE, Unary, check_kernel_size, check_pretrained
 from handgraph.schedule import Stage
 
 INPUT = "colour"
 SIGMA = 1.0
 """Width of the Gaussian targets in map cells (section 4.5.1)."""
 HAND = Tree(skeleton.PARENTS)
-
-Unary = Literal["cpm", "hourglass"]
-PAPER_INPUT_SIZE = {"cpm": 368, "hourglass": 256}
 
 
 @dataclass(frozen=True)
@@ -97,19 +94,9 @@ class Config:
             object.__setattr__(self, "input_size", PAPER_INPUT_SIZE[self.unary])
         self.shape.check_input(self.input_size)
         self.pairwise.check_input(self.input_size)
-        largest = 2 * self.cells - 1
-        if not 1 <= self.kernel_size <= largest or self.kernel_size % 2 == 0:
-            raise ConfigError(
-                f"kernel_size is {self.kernel_size}, expected an odd number up to {largest} "
-                f"for maps of {self.cells} cells"
-            )
-        if self.pretrained is not None:
-            for name in ("cpm", "pairwise") if self.unary == "cpm" else ("pairwise",):
-                part = getattr(self, name)
-                if part.width != PAPER_WIDTH or part.norm:
-                    raise ConfigError(
-                        f"pretrained: VGG-19's weights fit {name}.width {PAPER_WIDTH} without norm"
-                    )
+        check_kernel_size(self.kernel_size, self.cells)
+        machines = {"cpm": self.cpm} if self.unary == "cpm" else {}
+        check_pretrained(self.pretrained, **machines, pairwise=self.pairwise)
 
     @property
     def shape(self) -> PoseMachineShape | HourglassShape:

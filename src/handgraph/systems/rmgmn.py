@@ -21,7 +21,7 @@ The rows of Table 3.2 (mPCK on CMU's Panoptic hands) as configurations:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from handgraph.graph.spatial_convolution import Method
 from handgraph.hand import Hand
 from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
 from handgraph.networks.backbone import load_part, load_vgg19
-from handgraph.networks.cpm import PAPER_WIDTH, PoseMachine, PoseMachineShape
+from handgraph.networks.cpm import PoseMachine, PoseMachineShape
 from handgraph.networks.heatmaps import (
     Decode,
     MassConfidence,
@@ -58,6 +58,7 @@ from handgraph.networks.rotation import (
     turn_uv,
 )
 from handgraph.networks.stacked_hourglass import HourglassShape
+from handgraph.networks.unary import PAPER_INPUT_SIZE, Unary, check_kernel_size, check_pretrained
 from handgraph.schedule import Stage
 
 INPUT = "colour"
@@ -66,9 +67,6 @@ SIGMA = 1.0
 HAND = Tree(skeleton.PARENTS)
 CLUSTER_SAMPLES = 4096
 """Training samples that clusters and first kernels are computed from, at most."""
-
-Unary = Literal["cpm", "hourglass"]
-PAPER_INPUT_SIZE = {"cpm": 368, "hourglass": 256}
 
 
 @dataclass(frozen=True)
@@ -116,18 +114,11 @@ class Config:
             raise ConfigError(f"models is {self.models}, expected 0 or more")
         if self.models and self.rotation != "none" and not self.rotation_first:
             raise ConfigError("rotation_first is false: graphical models are of hands already upright")
-        largest = 2 * self.cells - 1
-        if self.models and (not 1 <= self.kernel_size <= largest or self.kernel_size % 2 == 0):
-            raise ConfigError(
-                f"kernel_size is {self.kernel_size}, expected an odd number up to {largest} "
-                f"for maps of {self.cells} cells"
-            )
+        if self.models:
+            check_kernel_size(self.kernel_size, self.cells)
         check_name(self.rotation_backbone)
         check_name(self.classifier)
-        if self.pretrained is not None and self.unary == "hourglass":
-            raise ConfigError("pretrained holds VGG-19's weights, which unary 'hourglass' has no place for")
-        if self.pretrained is not None and (self.cpm.width != PAPER_WIDTH or self.cpm.norm):
-            raise ConfigError(f"pretrained: VGG-19's weights fit cpm.width {PAPER_WIDTH} without norm")
+        check_pretrained(self.pretrained, **({"cpm": self.cpm} if self.unary == "cpm" else {}))
 
     @property
     def shape(self) -> PoseMachineShape | HourglassShape:

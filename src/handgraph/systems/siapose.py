@@ -9,7 +9,7 @@ Coordinates are `uv` of a colour `Crop`: 0 at the first pixel centre, 1 at the l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from handgraph.graph.edge_convolution import EdgeConvolution, edge_convolution
 from handgraph.hand import Hand
 from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
 from handgraph.networks.backbone import load_part, load_vgg19
-from handgraph.networks.cpm import PAPER_WIDTH, PoseMachine, PoseMachineShape
+from handgraph.networks.cpm import PoseMachine, PoseMachineShape
 from handgraph.networks.heatmaps import Decode, PeakConfidence, cross_entropy, keypoints_uv, squared_error
 from handgraph.networks.image_features import build_features, check_name
 from handgraph.networks.rotation import (
@@ -35,14 +35,12 @@ from handgraph.networks.rotation import (
     turn_maps,
 )
 from handgraph.networks.stacked_hourglass import HourglassShape
+from handgraph.networks.unary import PAPER_INPUT_SIZE, Unary, check_kernel_size, check_pretrained
 from handgraph.schedule import Stage
 
 INPUT = "colour"
 SIGMA = 1.0
 """Width of the Gaussian targets in map cells; the paper gives none."""
-
-Unary = Literal["cpm", "hourglass"]
-PAPER_INPUT_SIZE = {"cpm": 368, "hourglass": 256}
 
 
 @dataclass(frozen=True)
@@ -95,23 +93,14 @@ class Config:
         for name in ("heads", "layers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        # Weights farther from the kernel's centre than the map is wide would never meet a cell.
-        largest = 2 * self.cells - 1
-        if not 1 <= self.kernel_size <= largest or self.kernel_size % 2 == 0:
-            raise ConfigError(
-                f"kernel_size is {self.kernel_size}, expected an odd number up to {largest} "
-                f"for maps of {self.cells} cells"
-            )
+        check_kernel_size(self.kernel_size, self.cells)
         if self.rotation not in get_args(Rotation):
             raise ConfigError(
                 f"rotation is '{self.rotation}', expected true, false or one of "
                 f"{', '.join(get_args(Rotation))}"
             )
         check_name(self.pointer)
-        if self.pretrained is not None and self.unary == "hourglass":
-            raise ConfigError("pretrained holds VGG-19's weights, which unary 'hourglass' has no place for")
-        if self.pretrained is not None and (self.cpm.width != PAPER_WIDTH or self.cpm.norm):
-            raise ConfigError(f"pretrained: VGG-19's weights fit cpm.width {PAPER_WIDTH} without norm")
+        check_pretrained(self.pretrained, **({"cpm": self.cpm} if self.unary == "cpm" else {}))
 
     @property
     def shape(self) -> PoseMachineShape | HourglassShape:

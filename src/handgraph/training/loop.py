@@ -149,7 +149,7 @@ def train(
     if fabric.is_global_zero:
         with atomic_write(folder / "recipe.yaml") as part:
             part.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")
-    log.say(f"device {describe_device(fabric)}; {recipe.precision}, {fabric.world_size} process(es)")
+    log.say(f"device {describe_device(fabric.device)}; {recipe.precision}, {fabric.world_size} process(es)")
     if progress.step:
         log.say(f"resuming at step {progress.step} of {steps}")
     metrics: dict[str, float] = {}
@@ -549,10 +549,10 @@ def agreed_stop(run: Run) -> bool:
     return bool(run.stop)
 
 
-def describe_device(fabric: Any) -> str:
+def describe_device(device: torch.device) -> str:
     """The device in words: the GPU's name, or the processor's and the number of threads."""
-    if fabric.device.type == "cuda":
-        return torch.cuda.get_device_name(fabric.device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     name = "CPU"
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,13 @@ def open_data(recipe: Recipe) -> tuple[Data, Data]:
         raise ConfigError(
             f"data.name is {wanted.name}, but {recipe.system} takes {'colour' if colour else 'depth'} images"
         )
+    open_split: Callable[..., Data]
     if wanted.name == SYNTHETIC_DEPTH:
         open_split = _synthetic_depth
     elif wanted.name == SYNTHETIC_RGB:
         open_split = _synthetic_rgb
     else:
-        open_split = _colour_dataset if colour else _depth_dataset
+        open_split = partial(_dataset, colour=colour)
     training = open_split(wanted, wanted.split, augment=wanted.limit is None)
     if wanted.limit is not None:
         few = First(training, wanted.limit if training.endless else min(wanted.limit, len(training)))
@@ -182,27 +184,14 @@ def _synthetic_rgb(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
     return Reused(synthesizer, wanted.samples, uses)
 
 
-def _colour_dataset(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
-    from handgraph.datasets import ImageCrops, open_dataset
+def _dataset(wanted: DataRecipe, split: str, *, augment: bool, colour: bool) -> Data:
+    from handgraph.datasets import DepthCrops, ImageCrops, open_dataset
 
     if wanted.root is None:
         raise ConfigError(f"data.root is missing: the folder that holds the {wanted.name} data set")
     options = dict(wanted.options)
     dataset = open_dataset(wanted.name, wanted.root, split, **options.pop("reader", {}))
     try:
-        return ImageCrops(dataset, wanted.seed, augment=augment, **options)
-    except TypeError as error:
-        raise ConfigError(f"data.options: {error}") from None
-
-
-def _depth_dataset(wanted: DataRecipe, split: str, *, augment: bool) -> Data:
-    from handgraph.datasets import DepthCrops, open_dataset
-
-    if wanted.root is None:
-        raise ConfigError(f"data.root is missing: the folder that holds the {wanted.name} data set")
-    options = dict(wanted.options)
-    dataset = open_dataset(wanted.name, wanted.root, split, **options.pop("reader", {}))
-    try:
-        return DepthCrops(dataset, wanted.seed, augment=augment, **options)
+        return (ImageCrops if colour else DepthCrops)(dataset, wanted.seed, augment=augment, **options)
     except TypeError as error:
         raise ConfigError(f"data.options: {error}") from None

@@ -1,0 +1,80 @@
+"""What a system is measured by: whatever it and the labels allow, and nothing where a label is missing."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from handgraph.camera import Crop, PinholeCamera
+from handgraph.evaluation.measures import Measures
+
+CROP = Crop.window((100.0, 50.0, 64.0, 64.0), 64, PinholeCamera(300.0, 300.0, 130.0, 80.0))
+FAR = np.array([0.0, 0.0, 500.0])
+
+
+def made(**names: Any) -> ModuleType:
+    """A system of nothing but these names."""
+    system = ModuleType("made")
+    system.__dict__.update(names)
+    return system
+
+
+def batch(joints_mm: np.ndarray) -> dict:
+    uv = np.linspace(0.1, 0.9, 42).reshape(1, 21, 2).repeat(len(joints_mm), axis=0)
+    known = np.ones((len(joints_mm), 21), bool)
+    known[0, 3:] = False
+    return {
+        "joints_mm": torch.from_numpy(joints_mm),
+        "uv": torch.from_numpy(uv),
+        "known": torch.from_numpy(known),
+        "crops": [CROP] * len(joints_mm),
+    }
+
+
+def test_samples_without_a_label_count_nothing():
+    joints = np.random.default_rng(0).normal(0, 30, (3, 21, 3)) + FAR
+    joints[1] = np.nan
+    system = made(
+        joints_mm=lambda output, crops: np.nan_to_num(joints) + np.array([3.0, 0.0, 4.0]),
+        keypoints_px=lambda output, crops: np.stack(
+            [
+                CROP.image_px(np.linspace(0.1, 0.9, 42).reshape(21, 2) * 63) + np.array([0.0, 2.0])
+                for _ in crops
+            ]
+        ),
+    )
+    measures = Measures(system)
+    measures.update(None, batch(joints))
+    found = measures.compute()
+    assert found["mpjpe_mm"] == np.float32(5.0)
+    assert len(measures.joints) == 2
+    np.testing.assert_allclose(found["epe_px"], 2.0, rtol=1e-6)
+    assert np.isfinite(measures.pixels.errors_px()).sum() == 3 + 2 * 21
+    assert found["alignment"] == "none"
+
+
+def test_an_answer_in_hand_lengths_takes_its_scale_from_the_truth():
+    joints = np.random.default_rng(1).normal(0, 30, (2, 21, 3)) + FAR
+    relative = joints - joints[:, :1]
+    length = np.linalg.norm(relative[:, 10] - relative[:, 9], axis=-1)
+    unit = relative / length[:, None, None]
+    system = made(SCALE_BONE=(9, 10), relative_mm=lambda output, crops, scale: unit * scale[:, None, None])
+    measures = Measures(system)
+    measures.update(None, {"joints_mm": joints, "crops": [CROP] * 2})
+    found = measures.compute()
+    assert found["mpjpe_mm"] < 1e-3
+    assert found["alignment"] == "wrist"
+
+
+def test_keypoints_share_of_correct_ones_is_not_taken_for_that_in_space():
+    joints = np.random.default_rng(2).normal(0, 30, (2, 21, 3)) + FAR
+    system = made(
+        joints_mm=lambda output, crops: joints + 500.0,  # nothing right in space
+        keypoints_px=lambda output, crops: np.stack(
+            [CROP.image_px(np.linspace(0.1, 0.9, 42).reshape(21, 2) * 63) for _ in crops]
+        ),
+    )
+    measures = Measures(system)
+    measures.update(None, batch(joints))
+    assert measures.compute()["pck"]["0.05"] == 1.0
