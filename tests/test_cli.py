@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from handgraph import cli, estimator
+from handgraph import cli, estimator, predicting
 from handgraph.formats import read_json
 from handgraph.images import NYU_CAMERA
 from handgraph.skeleton import JOINT_NAMES
@@ -40,7 +40,7 @@ def any_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimator, "LEAST_SCORE", 0.0)
     monkeypatch.setattr(estimator, "SMALLEST_HAND_MM", 0.0)
     monkeypatch.setattr(estimator, "LEAST_PLAUSIBILITY", 0.0)
-    monkeypatch.setattr(cli, "_warned", set())
+    monkeypatch.setattr(predicting, "_warned", set())
 
 
 def arm() -> np.ndarray:

@@ -13,37 +13,20 @@ import contextlib
 import json
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from handgraph.camera import PinholeCamera
-from handgraph.errors import ConfigError, HandgraphError, InputError
-from handgraph.hand import CAMERA_FRAME
-from handgraph.images import DepthImage, assumed_camera, is_photo, read_depth, read_image
+from handgraph.console import Answer, folder, numbers, progress, say, traceback_if_wanted, whole_number
+from handgraph.errors import ConfigError, HandgraphError
+from handgraph.predicting import DEFAULT_DEPTH, model_for
 
-if TYPE_CHECKING:
-    from handgraph.colour import ColourEstimator
-    from handgraph.estimator import Estimator
-    from handgraph.formats import ImageHands
-
-DEFAULT_DEPTH, DEFAULT_COLOUR = "jgr_p2o", "siapose"
 EVALUATION_BATCH = 64
 EVALUATION_SAMPLES = 1024
 DATASET_SAMPLES = 200
 """Frames that `datasets check` reads of each part, unless told to read all."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command has to say: `document` for `--json`, `text` for people, and its exit code."""
-
-    document: Any
-    text: str
-    code: int = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,11 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever a library prints on the way must not get between the caller and the document.
         with contextlib.redirect_stdout(sys.stderr):
             answer: Answer = args.run(args)
-        print(json.dumps(answer.document, allow_nan=False) if args.json else answer.text, flush=True)
+        if not args.json:
+            print(answer.text, flush=True)
+        elif isinstance(answer.document, Iterator):
+            for piece in answer.document:
+                print(piece, end="", flush=True)
+            print(flush=True)
+        else:
+            print(json.dumps(answer.document, allow_nan=False), flush=True)
         return answer.code
     except HandgraphError as error:
-        _say(args.command, str(error))
-        _traceback_if_wanted()
+        say(args.command, str(error))
+        traceback_if_wanted()
         return 2
     except KeyboardInterrupt:
         return 130
@@ -66,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         fault = f"internal fault, {type(error).__name__}: {error} (HANDGRAPH_DEBUG=1 shows where)"
-        _say(args.command, fault)
-        _traceback_if_wanted()
+        say(args.command, fault)
+        traceback_if_wanted()
         return 1
 
 
@@ -118,90 +108,9 @@ def _outputs(system: ModuleType) -> str:
 
 def run_predict(args: argparse.Namespace) -> Answer:
     """Hands in image files. A file that cannot be used does not keep the others from their answers."""
-    from handgraph.estimator import load
-    from handgraph.formats import ImageHands, Predictions, to_document, write_json
-    from handgraph.subject import read_subject
-    from handgraph.training.checkpoint import find_system
+    from handgraph.predicting import run
 
-    camera = PinholeCamera(*_numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
-    box = _numbers(args.box, "box", "x,y,w,h") if args.box else None
-    out = _folder(args.out) if args.out else None
-    estimate = load(args.model or _model_for(args), checkpoint=args.checkpoint)
-    args.person = read_subject(args.subject) if args.subject else None
-    if args.explain and estimate.name != "hybrid_gcn":
-        raise ConfigError(f"--explain: draws the classes and relations of hybrid_gcn, not of {estimate.name}")
-    if args.explain and out is None:
-        raise ConfigError("--explain: draws pictures, give --out, the folder to write them to")
-    if args.person and not args.mesh and find_system(estimate.name).INPUT == "depth":
-        raise ConfigError(
-            f"--subject: {estimate.name} measures the hand itself; give --mesh to use its shape"
-        )
-    images: list[ImageHands] = []
-    for file, stem in _progress(list(zip(args.files, _stems(args.files), strict=True)), "predict"):
-        try:
-            images.append(_predict_file(estimate, file, stem, camera, box, args, out))
-        except HandgraphError as error:
-            reason = str(error) if file in str(error) else f"{file}: {error}"
-            _say("predict", reason)
-            _traceback_if_wanted()
-            images.append(ImageHands(file, error=reason))
-    predictions = Predictions(estimate.name, tuple(images))
-    if out is not None:
-        write_json(out / "predictions.json", predictions)
-    lines = [_describe(image) for image in images if image.error is None]
-    if out is not None:
-        what = "pictures, pages and predictions.json" if lines else "predictions.json"
-        lines.append(f"{what}: {out}")
-    failed = any(image.error is not None for image in images)
-    return Answer(to_document(predictions), "\n".join(lines), 2 if failed else 0)
-
-
-def _model_for(args: argparse.Namespace) -> str | None:
-    """The system to use where none is named: what the first file calls for."""
-    if args.checkpoint is not None:
-        return None
-    return DEFAULT_COLOUR if is_photo(args.files[0]) else DEFAULT_DEPTH
-
-
-def _predict_file(
-    estimate: "Estimator | ColourEstimator",
-    file: str,
-    stem: str,
-    camera: PinholeCamera | None,
-    box: tuple[float, float, float, float] | None,
-    args: argparse.Namespace,
-    out: Path | None,
-) -> "ImageHands":
-    from handgraph.colour import ColourEstimator
-    from handgraph.formats import ImageHands
-    from handgraph.meshes import with_mesh, write_mesh
-    from handgraph.report import write_overlay, write_page
-
-    if isinstance(estimate, ColourEstimator):
-        frame = read_image(file)
-        hands = estimate(frame, camera=camera, box=box, side=args.side, subject=args.person)
-        if args.explain and hands:
-            assert out is not None  # run_predict has refused otherwise
-            from handgraph.explain import write_picture
-
-            write_picture(
-                out / f"{stem}_explained.png", frame, *estimate.output(frame, hands[0], args.person)
-            )
-    else:
-        image = read_depth(file, args.depth_scale)
-        frame, camera = image.depth_mm, camera or image.camera
-        if camera is None:
-            _warn_camera(image)
-        hands = estimate(frame, camera=camera, box=box, side=args.side or "right")
-    if args.mesh:
-        hands = [with_mesh(hand, shape=None if args.person is None else args.person.shape) for hand in hands]
-    if out is not None:
-        if any(hand.vertices_mm is not None for hand in hands):
-            write_mesh(out / f"{stem}.glb", hands)
-        write_overlay(out / f"{stem}.png", frame, hands)
-        write_page(out / f"{stem}.html", Path(file).name, estimate.name, frame, hands)
-    height, width = frame.shape[:2]
-    return ImageHands(file, tuple(hands), size_px=(width, height))
+    return run(args)
 
 
 def run_evaluate(args: argparse.Namespace) -> Answer:
@@ -219,7 +128,7 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
     module, system = folded(module), find_system(name)
     data, count = _evaluation_data(args, config, system.INPUT)
     measures = Measures(system)
-    for start in _progress(range(0, count, EVALUATION_BATCH), "evaluate"):
+    for start in progress(range(0, count, EVALUATION_BATCH), "evaluate"):
         batch = data(np.arange(start, min(start + EVALUATION_BATCH, count)))
         with torch.inference_mode():
             output = module(*inputs(system, batch))
@@ -280,7 +189,7 @@ def run_train(args: argparse.Namespace) -> Answer:
     from handgraph.training.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, args.overrides)
-    result = train(recipe, _folder(args.out), resume=args.resume)
+    result = train(recipe, folder(args.out), resume=args.resume)
     figures = ", ".join(f"{name} {value:.3g}" for name, value in result["metrics"].items())
     text = f"{result['step']} of {result['steps']} steps: {result['checkpoint']}\n{figures}"
     return Answer(result, text, 0 if result["finished"] else 128 + (result["signal"] or 0))
@@ -293,7 +202,7 @@ def run_synthesize(args: argparse.Namespace) -> Answer:
     from handgraph.synthetic.dataset import write_dataset
 
     start = time.perf_counter()
-    write_dataset(_folder(args.out), args.n, args.seed, args.modality, split=args.split)
+    write_dataset(folder(args.out), args.n, args.seed, args.modality, split=args.split)
     seconds = time.perf_counter() - start
     result = {"out": str(args.out), "n": args.n, "seconds": round(seconds, 3)}
     return Answer(result, f"{args.n} frames in {seconds:.1f} s: {args.out}")
@@ -310,7 +219,7 @@ def run_score(args: argparse.Namespace) -> Answer:
     if len(found) == 1 and wrong:
         raise wrong[0][1]
     for file, error in wrong:
-        _say("score", str(error) if file in str(error) else f"{file}: {error}")
+        say("score", str(error) if file in str(error) else f"{file}: {error}")
     lines = []
     for name, (_, scored) in zip(labels([file for file, _ in rows]), rows, strict=True):
         lines += [f"{name}:"] if len(found) > 1 else []
@@ -348,7 +257,7 @@ def run_export(args: argparse.Namespace) -> Answer:
     from handgraph.estimator import shipped_weights
     from handgraph.export import export
 
-    _folder(str(Path(args.out).parent))
+    folder(str(Path(args.out).parent))
     result = export(args.checkpoint or shipped_weights(args.model or DEFAULT_DEPTH), args.out)
     apart = f"{result['max_diff_px']:.2g} px"
     if result["max_diff_mm"] is not None:
@@ -365,13 +274,13 @@ def run_personalize(args: argparse.Namespace) -> Answer:
     from handgraph.estimator import load
     from handgraph.subject import personalize_files, write_subject
 
-    camera = PinholeCamera(*_numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
-    estimate = load(args.model or _model_for(args), checkpoint=args.checkpoint)
+    camera = PinholeCamera(*numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
+    estimate = load(args.model or model_for(args), checkpoint=args.checkpoint)
     subject, problems = personalize_files(
         args.files, estimate, camera=camera, side=args.side, depth_scale=args.depth_scale
     )
     for problem in problems:
-        _say("personalize", problem)
+        say("personalize", problem)
     write_subject(args.out, subject)
     return Answer(
         subject.summary(),
@@ -396,11 +305,11 @@ def run_reproduce(args: argparse.Namespace) -> Answer:
     document = reproduce(
         args.table,
         args.scale,
-        _folder(args.out),
+        folder(args.out),
         data=args.data,
         root=args.root,
         seed=args.seed,
-        say=lambda text: _say("reproduce", text),
+        say=lambda text: say("reproduce", text),
     )
     return Answer(document, markdown(document))
 
@@ -507,7 +416,7 @@ def _parser() -> argparse.ArgumentParser:
         help="synthetic, or a data set with --root",
     )
     evaluate.add_argument("--root", metavar="DIR", help="the folder that holds the data set")
-    evaluate.add_argument("--samples", type=_count, metavar="N", help="measure only the first N")
+    evaluate.add_argument("--samples", type=whole_number, metavar="N", help="measure only the first N")
     evaluate.add_argument("--seed", type=int, default=0, help="of the synthetic set")
 
     train = command("train", run_train, "train jgr_p2o_synthetic_small --out run data.samples=2000 --resume")
@@ -548,7 +457,7 @@ def _parser() -> argparse.ArgumentParser:
 
     synthesize = command("synthesize", run_synthesize, "synthesize hands -n 100 --seed 1")
     synthesize.add_argument("out", metavar="OUT", help="folder to write to")
-    synthesize.add_argument("-n", type=_count, default=100, metavar="N", help="how many frames")
+    synthesize.add_argument("-n", type=whole_number, default=100, metavar="N", help="how many frames")
     synthesize.add_argument("--seed", type=int, default=0, help="the same seed gives the same hands")
     synthesize.add_argument("--split", choices=("train", "validation", "test"), default="test")
     synthesize.add_argument(
@@ -582,93 +491,3 @@ def _parser() -> argparse.ArgumentParser:
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="system whose shipped weights to use")
     parser.add_argument("--checkpoint", metavar="PATH", help="weights of your own, such as run/best")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
-    return int(text)
-
-
-def _numbers(text: str, name: str, form: str) -> tuple[float, float, float, float]:
-    try:
-        a, b, c, d = (float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--{name} {text}: expected {form}, four numbers in pixels") from None
-    return a, b, c, d
-
-
-def _folder(path: str) -> Path:
-    """A folder that can be written to, made if need be. Found out before any long work begins."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be made a folder ({error.strerror}); choose another --out"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: the folder cannot be written to; choose another or change its permissions")
-    return folder
-
-
-def _stems(files: Sequence[str]) -> list[str]:
-    """Names for these files' results, all different: the file's own, or with its folder's or a number."""
-    plain = [Path(file).stem for file in files]
-    named = [
-        stem if plain.count(stem) == 1 else f"{Path(file).resolve().parent.name}_{stem}"
-        for file, stem in zip(files, plain, strict=True)
-    ]
-    return [
-        stem if named.count(stem) == 1 else f"{stem}_{named[:index].count(stem) + 1}"
-        for index, stem in enumerate(named)
-    ]
-
-
-def _describe(image: "ImageHands") -> str:
-    if not image.hands:
-        return f"{image.file}: no hand found"
-    parts = []
-    for hand in image.hands:
-        if hand.joints_mm is not None and hand.frame.startswith(CAMERA_FRAME):
-            x, y, z = hand.joints_mm[0]
-            place = f"({x:.0f}, {y:.0f}, {z:.0f}) mm"
-        else:
-            u, v = hand.keypoints_px[0]
-            place = f"({u:.0f}, {v:.0f}) px"
-        parts.append(f"{hand.side} hand, score {hand.score:.2f}, wrist at {place}")
-    return f"{image.file}: {'; '.join(parts)}"
-
-
-_warned: set[tuple[int, ...]] = set()
-
-
-def _warn_camera(image: DepthImage) -> None:
-    """Say once for each size of frame which camera is assumed."""
-    if image.depth_mm.shape in _warned:
-        return
-    _warned.add(image.depth_mm.shape)
-    height, width = image.depth_mm.shape
-    assumed = assumed_camera(width, height)
-    _say(
-        "predict",
-        f"{image.source}: no camera is known, so one is assumed for {width}x{height} pixels: "
-        f"--camera {assumed.fx:g},{assumed.fy:g},{assumed.cx:g},{assumed.cy:g}; "
-        "give yours for true millimetres",
-    )
-
-
-def _progress(items: Iterable[Any], name: str) -> Iterable[Any]:
-    """A progress bar, where somebody watches."""
-    from tqdm import tqdm
-
-    return tqdm(items, desc=name, file=sys.stderr, leave=False, disable=not sys.stderr.isatty())
-
-
-def _say(command: str, message: str) -> None:
-    print(f"handgraph {command}: {' '.join(message.split())}", file=sys.stderr)
-
-
-def _traceback_if_wanted() -> None:
-    if os.environ.get("HANDGRAPH_DEBUG") == "1":
-        traceback.print_exc()
