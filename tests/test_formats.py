@@ -388,3 +388,128 @@ def test_atomic_write_leaves_the_permissions_to_the_user(tmp_path):
     with atomic_write(tmp_path / "whole") as part:
         part.write_text("")
     assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+HEADER = formats.ClipHeader(
+    "siapose", camera=CAMERA, source="clip.mp4", size_px=(640, 480), fps=29.97,
+    smoothing={"name": "one_euro", "beta": 0.3}, extra={"command": "predict"},
+)  # fmt: skip
+
+
+def clip_frames() -> list[formats.FrameHands]:
+    other = make_hand(7, camera=None, joints_mm=None, frame=RELATIVE_FRAME, side="left")
+    return [
+        formats.FrameHands(0, 0.0, (make_hand(5), other), (1, None)),
+        formats.FrameHands(1, 1 / 30),
+        formats.FrameHands(4, 4 / 30, error="frame 4: cut short", file="4.png"),
+        formats.FrameHands(5, 5 / 30, (make_hand(6),), (1,)),
+    ]
+
+
+def write_clip(path, frames, **options):
+    with formats.LinesWriter(path, HEADER, **options) as clip:
+        for frame in frames:
+            clip.write(frame)
+
+
+def same_frames(found, expected):
+    assert [(f.index, f.tracks, f.error, f.file) for f in found] == [
+        (f.index, f.tracks, f.error, f.file) for f in expected
+    ]
+    for one, other in zip(found, expected, strict=True):
+        assert one.time_s == pytest.approx(other.time_s, abs=1e-6)
+        assert [hand.to_dict() for hand in one.hands] == [hand.to_dict() for hand in other.hands]
+
+
+def test_a_clip_round_trips_line_by_line(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    write_clip(path, clip_frames())
+    assert os.listdir(tmp_path) == ["predictions.jsonl"]
+    header, frames = formats.read_lines(path)
+    assert header == HEADER
+    same_frames(list(frames), clip_frames())
+    lines = path.read_text().splitlines()
+    assert len(lines) == 5
+    first = json.loads(lines[0])
+    assert first["order"] == ORDER
+    assert first["joint_names"] == list(JOINT_NAMES)
+    assert first["smoothing"]["name"] == "one_euro"
+    # What the header says stands nowhere else, what differs from it does.
+    hand, other = json.loads(lines[1])["hands"]
+    assert not {"camera", "order", "frame", "joint_names", "vertices_mm"} & hand.keys()
+    assert other["frame"] == RELATIVE_FRAME
+    assert other["camera"] is None
+
+
+def test_an_interrupted_clip_goes_on(tmp_path):
+    path, frames = tmp_path / "predictions.jsonl", clip_frames()
+
+    def write_and_stop():
+        with formats.LinesWriter(path, HEADER, resume=True) as clip:
+            for frame in frames[:3]:
+                clip.write(frame)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop()
+    assert not path.exists()
+    with (tmp_path / ".predictions.jsonl.part").open(
+        "ab"
+    ) as part:  # the machine died in the middle of a line
+        part.write(b'{"index": 5, "time_s"')
+    with (
+        pytest.raises(hg.ConfigError, match="was begun with other settings"),
+        formats.LinesWriter(path, replace(HEADER, model="other"), resume=True),
+    ):
+        pass
+    with formats.LinesWriter(path, HEADER, resume=True) as clip:
+        assert clip.last_index == 4
+        with pytest.raises(hg.FormatError, match="frame 4 comes after frame 4"):
+            clip.write(frames[2])
+        clip.write(frames[3])
+    same_frames(list(formats.read_lines(path)[1]), frames)
+    assert os.listdir(tmp_path) == ["predictions.jsonl"]
+
+
+def test_a_clip_that_failed_leaves_nothing(tmp_path):
+    def write_and_fail():
+        with formats.LinesWriter(tmp_path / "c.jsonl", HEADER) as clip:
+            clip.write(formats.FrameHands(0, 0.0))
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        write_and_fail()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda lines: [], "the file is empty"),
+        (lambda lines: lines[1:], "line 1: the key 'format' is missing"),
+        (lambda lines: [lines[0].replace("millimetres", "metres"), *lines[1:]], "line 1: 'units' is"),
+        (lambda lines: [lines[0].replace("thumb_ip", "thumb"), *lines[1:]], "line 1: '(order|joint_names)"),
+        (lambda lines: [lines[0].replace("29.97", "NaN"), *lines[1:]], "line 1: 'fps' is nan"),
+        (lambda lines: [lines[0], lines[2], lines[1]], "line 3: frame 0 comes after frame 1"),
+        (lambda lines: [lines[0], lines[1][:50]], "line 2 is not JSON"),
+        (lambda lines: [lines[0], lines[1].replace('"time_s":0.0', '"time_s":NaN')], "'time_s' is nan, exp"),
+        (lambda lines: [lines[0], lines[1].replace('"right"', '"up"')], "line 2: hand 0: hand: side is 'up'"),
+        (lambda lines: [lines[0], "3"], "line 2: expected an object with the key 'index', found int"),
+    ],
+)  # fmt: skip
+def test_a_clip_with_a_fault_is_refused(edit, message, tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    write_clip(path, clip_frames())
+    path.write_text("".join(line + "\n" for line in edit(path.read_text().splitlines())))
+    with pytest.raises(hg.FormatError, match=message) as caught:
+        list(formats.read_lines(path)[1])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_clip_cut_short_is_refused(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    write_clip(path, clip_frames())
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(hg.FormatError, match="line 5 is cut short"):
+        list(formats.read_lines(path)[1])
