@@ -1,9 +1,11 @@
 """Backbones that describe a whole image: crop in, one vector of features out.
 
 The residual networks carry the tensor names that torchvision and timm gave them, so that ImageNet weights in
-that form fit. Nothing is fetched unless a caller names what to fetch.
+that form fit. Nothing is fetched unless a caller names what to fetch. Where ImageNet cannot be had, a network
+that has learnt to find keypoints is a start too: `MapFeatures` describe what it sees.
 """
 
+import itertools
 from typing import cast
 
 import torch
@@ -13,9 +15,13 @@ from torch import Tensor, nn
 from handgraph.errors import CheckpointError, ConfigError, MissingExtraError
 from handgraph.networks.backbone import read_state
 from handgraph.networks.batch_norm import BatchNorm2d
+from handgraph.networks.heatmaps import keypoints_uv
+from handgraph.networks.stacked_hourglass import HourglassShape
 
 BUILT_IN = ("small", "resnet18", "resnet50", "resnet152")
 """`small` is a ResNet-10 of 32 to 256 channels, for CPUs; the others are those of He et al. 2016."""
+MAPS = "hourglass"
+"""Names `MapFeatures` where a system takes them for a backbone."""
 
 
 class BasicBlock(nn.Module):
@@ -94,6 +100,32 @@ class ResidualFeatures(nn.Module):
         return cast(Tensor, x).mean(dim=(2, 3))
 
 
+class MapFeatures(nn.Module):
+    """Keypoint features and maps (b, c, h, w), (b, 21, h, w) → (b, 319): ours, for want of ImageNet weights.
+
+    Three residual blocks, each of half the size before, averaged over the cells; beside it what averaging
+    loses, the maps' keypoints and how high their peaks are. The maps are taken as they are: no gradient
+    reaches the network that drew them through its keypoints.
+    """
+
+    def __init__(self, shape: HourglassShape) -> None:
+        super().__init__()
+        self.stride = shape.stride
+        widths = (shape.width + 21, 64, 128, 256)
+        self.blocks = nn.Sequential(
+            *(BasicBlock(before, after, stride=2) for before, after in itertools.pairwise(widths))
+        )
+        self.channels = widths[-1] + 3 * 21
+
+    def forward(
+        self, features: Float[Tensor, "b c h w"], maps: Float[Tensor, "b 21 h w"]
+    ) -> Float[Tensor, "b d"]:
+        pooled = self.blocks(torch.cat([features, maps.to(features.dtype)], dim=1)).mean(dim=(2, 3))
+        maps = maps.detach().float()
+        uv = keypoints_uv(maps, self.stride * maps.shape[-1], "local")
+        return torch.cat([pooled.float(), uv.flatten(1), maps.amax(dim=(2, 3))], dim=1)
+
+
 class NamedFeatures(nn.Module):
     """Any `AutoBackbone` of transformers by its name on the hub, with its weights, averaged over the pixels.
 
@@ -136,11 +168,12 @@ def build_features(name: str) -> ResidualFeatures | NamedFeatures:
     return NamedFeatures(name)
 
 
-def check_name(name: str) -> None:
-    """Raise ConfigError for a backbone's name that `build_features` cannot know."""
-    if name not in BUILT_IN and name.count("/") != 1:
+def check_name(name: str, *further: str) -> None:
+    """Raise ConfigError for a backbone's name that is none of `further` and unknown to `build_features`."""
+    known = (*BUILT_IN, *further)
+    if name not in known and name.count("/") != 1:
         raise ConfigError(
-            f"backbone is '{name}', expected one of {', '.join(BUILT_IN)}, or a name on the hub "
+            f"backbone is '{name}', expected one of {', '.join(known)}, or a name on the hub "
             "such as 'microsoft/resnet-50'"
         )
 

@@ -90,15 +90,22 @@ class StackedHourglass(nn.Module):
         self.feed_features = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(shape.stacks - 1))
         self.feed_maps = nn.ModuleList(nn.Conv2d(maps, width, 1) for _ in range(shape.stacks - 1))
 
-    def forward(self, image: Float[Tensor, "b 3 s s"]) -> tuple[Float[Tensor, "b n h w"], ...]:
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b n h4 w4"], ...]:
+        return self.describe(image)[0]
+
+    def describe(
+        self, image: Float[Tensor, "b 3 h w"]
+    ) -> tuple[tuple[Float[Tensor, "b n h4 w4"], ...], Float[Tensor, "b c h4 w4"]]:
+        """The maps of `forward`, and the features that the last of them were read from."""
         x = self.stem(image)
-        maps = []
+        maps, features = [], x
         for stack, hourglass in enumerate(self.hourglasses):
             features = self.features[stack](self.residuals[stack](hourglass(x)))
             maps.append(self.heads[stack](features))
             if stack < len(self.feed_maps):
                 x = x + self.feed_features[stack](features) + self.feed_maps[stack](maps[-1])
-        return tuple(distributions(one) for one in maps) if self.distribution else tuple(maps)
+        read = tuple(distributions(one) for one in maps) if self.distribution else tuple(maps)
+        return read, features
 
 
 class Block(nn.Module):

@@ -10,7 +10,7 @@ as the crop is. The losses' weights fit these units: joints in mm, projections i
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -27,13 +27,23 @@ from handgraph.graph.bones import bone_direction_loss, bone_length_loss
 from handgraph.graph.gcn import Propagation, normalised_adjacency
 from handgraph.hand import CAMERA_FRAME, Hand
 from handgraph.hand_model import HandLayer, load_mano, rotation_matrices
+from handgraph.networks.backbone import load_part
 from handgraph.networks.batch_norm import BatchNorm2d
 from handgraph.networks.discriminator import (
     MultiSourceDiscriminator,
     SingleSourceDiscriminator,
     score_slope,
 )
-from handgraph.networks.image_features import ResidualFeatures, build_features, check_name, load_features
+from handgraph.networks.image_features import (
+    MAPS,
+    MapFeatures,
+    NamedFeatures,
+    ResidualFeatures,
+    build_features,
+    check_name,
+    load_features,
+)
+from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.schedule import Stage
 
 INPUT = "colour"
@@ -70,7 +80,12 @@ class Config:
     """The paper's switches. Raises `ConfigError` for a value that does not exist."""
 
     backbone: str = "small"
-    """Of prior and refinement: small, resnet18, resnet50 (the paper's), or a name on the hub."""
+    """Of prior and refinement: small, resnet18, resnet50 (the paper's), or a name on the hub; or hourglass,
+    for want of ImageNet weights: both see what a trained keypoint network sees, which is frozen."""
+    keypoints: HourglassShape = field(
+        default_factory=lambda: HourglassShape(1, 48, 3, "compact", 56, distribution=True)
+    )
+    """That keypoint network."""
     refinement: Refinement = "gcn"
     """Graph Res-blocks, the fully connected baseline (Table II), or the prior pose as it is (Table I)."""
     discriminator: Discriminator = "multi"
@@ -90,7 +105,8 @@ class Config:
     hand_model: str | None = None
     """A MANO file of the user's; by default the open hand."""
     pretrained: str | None = None
-    """ImageNet weights that both backbones start from: a file, or a repository on the hub."""
+    """ImageNet weights that both backbones start from: a file, or a repository on the hub. For backbone
+    hourglass: a trained `hourglass`."""
     input_size: int = 128
     """Side of the square colour crop in pixels; the paper's is 224."""
 
@@ -105,7 +121,9 @@ class Config:
                 raise ConfigError(
                     f"{name} is '{getattr(self, name)}', expected one of {', '.join(get_args(known))}"
                 )
-        check_name(self.backbone)
+        check_name(self.backbone, MAPS)
+        if self.backbone == MAPS:
+            self.keypoints.check_input(self.input_size)
         if self.blocks < 1:
             raise ConfigError(f"blocks is {self.blocks}, expected 1 or more")
         if self.width < 1:
@@ -148,6 +166,7 @@ class GraphRefine(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.keypoints = config.keypoints.build(21) if config.backbone == MAPS else None
         self.prior = Prior(config)
         self.refinement: nn.Module | None = {
             "gcn": GraphRefinement,
@@ -163,13 +182,22 @@ class GraphRefine(nn.Module):
         self.refining = stage.mode != "prior"
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
-        features, prior = self.prior(image)
+        seen: tuple[Tensor, ...] = (image,)
+        if self.keypoints is not None:
+            maps, details = self.keypoints.describe(image)
+            seen = (details, maps[-1])
+        features, prior = self.prior(*seen)
         refined = prior["prior_mm"]
         if self.refinement is not None and self.refining:
-            refined = refined + UNIT_MM * self.refinement(image, refined / UNIT_MM)  # Eq. 2
+            refined = refined + UNIT_MM * self.refinement(refined / UNIT_MM, *seen)  # Eq. 2
         # Its loss must teach nothing but the doubt itself.
         doubt = self.doubt(features.detach()).float()
         return Output(refined_mm=refined, doubt=doubt, **prior)
+
+
+def backbone(config: Config) -> ResidualFeatures | NamedFeatures | MapFeatures:
+    """The prior's, or the refinement's; what it sees is the image, or what `GraphRefine.keypoints` sees."""
+    return MapFeatures(config.keypoints) if config.backbone == MAPS else build_features(config.backbone)
 
 
 class Prior(nn.Module):
@@ -179,7 +207,7 @@ class Prior(nn.Module):
         super().__init__()
         model = None if config.hand_model is None else load_mano(config.hand_model)
         self.layer = HandLayer(model)
-        self.features = build_features(config.backbone)
+        self.features = backbone(config)
         turn = 3 if config.rotation == "axis_angle" else 6
         self.sizes = (turn, 45, 10, 1, 3)
         self.code = nn.Sequential(
@@ -195,9 +223,9 @@ class Prior(nn.Module):
         with torch.no_grad():
             last.bias.copy_(torch.cat([start.flatten(), relaxed, torch.zeros(11), place]))
 
-    def forward(self, image: Float[Tensor, "b 3 s s"]) -> tuple[Float[Tensor, "b c"], dict[str, Any]]:
+    def forward(self, *seen: Float[Tensor, "b _ _ _"]) -> tuple[Float[Tensor, "b c"], dict[str, Any]]:
         """The features, and the fields of `Output` that come from them."""
-        features = self.features(image)
+        features = self.features(*seen)
         z = self.code(features).float()
         with full_precision(z):
             turn, fingers, shape, scale, place = z.split(self.sizes, dim=1)
@@ -237,7 +265,7 @@ class GraphRefinement(nn.Module):
         super().__init__()
         graph = torch.from_numpy(skeleton.adjacency(21, skeleton.BONES).astype(np.float32))
         self.register_buffer("adjacency", normalised_adjacency(graph), persistent=False)
-        self.features = build_features(config.backbone)
+        self.features = backbone(config)
         widths = [3 + self.features.channels] + [config.width] * config.blocks
         self.blocks = nn.ModuleList(
             GraphResBlock(inputs, config.width, config.normalization) for inputs in widths[:-1]
@@ -245,9 +273,9 @@ class GraphRefinement(nn.Module):
         self.deform = zeros(nn.Linear(config.width, 3))
 
     def forward(
-        self, image: Float[Tensor, "b 3 s s"], pose: Float[Tensor, "b 21 3"]
+        self, pose: Float[Tensor, "b 21 3"], *seen: Float[Tensor, "b _ _ _"]
     ) -> Float[Tensor, "b 21 3"]:
-        f = self.features(image)
+        f = self.features(*seen)
         x = torch.cat([pose, f.unsqueeze(1).expand(-1, 21, -1)], dim=2)  # P̃ ⊕ f of Eq. 2
         for block in self.blocks:
             x = block(x, self.adjacency)
@@ -274,7 +302,7 @@ class FcRefinement(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.features = build_features(config.backbone)
+        self.features = backbone(config)
         widths = [63 + self.features.channels] + [2 * config.width] * config.blocks
         self.blocks = nn.ModuleList(
             FcResBlock(inputs, 2 * config.width, config.normalization) for inputs in widths[:-1]
@@ -282,9 +310,9 @@ class FcRefinement(nn.Module):
         self.deform = zeros(nn.Linear(2 * config.width, 63))
 
     def forward(
-        self, image: Float[Tensor, "b 3 s s"], pose: Float[Tensor, "b 21 3"]
+        self, pose: Float[Tensor, "b 21 3"], *seen: Float[Tensor, "b _ _ _"]
     ) -> Float[Tensor, "b 21 3"]:
-        x = torch.cat([pose.flatten(1), self.features(image)], dim=1).unsqueeze(1)
+        x = torch.cat([pose.flatten(1), self.features(*seen)], dim=1).unsqueeze(1)
         for block in self.blocks:
             x = block(x)
         return cast(Tensor, self.deform(x.squeeze(1))).float().unflatten(1, (21, 3))
@@ -476,6 +504,7 @@ def stages(config: Config) -> tuple[Stage, ...]:
             terms["direction"] = DIRECTION
         return {f"{prefix}{name}": weight for name, weight in terms.items()} | {"doubt": 1.0, **more}
 
+    everything = ("prior.", "refinement.", "doubt.")  # but for the keypoint network of backbone hourglass
     common: dict[str, Any] = {"epochs": 100, "batch_size": 32, "optimizer": "adam"}
     prior = Stage(
         "prior",
@@ -485,9 +514,10 @@ def stages(config: Config) -> tuple[Stage, ...]:
         learning_rate=1e-3,
         **common,
     )
-    generator = Stage("generator", loss_weights=weights(""), learning_rate=1e-4, **common)
+    generator = Stage("generator", trains=everything, loss_weights=weights(""), learning_rate=1e-4, **common)
     adversarial = Stage(
         "adversarial",
+        trains=everything,
         loss_weights=weights("", wasserstein=WASSERSTEIN),
         critic_steps=1,
         learning_rate=1e-4,
@@ -502,8 +532,11 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 def prepare(module: GraphRefine, stage: Stage, data: Any, config: Config) -> None:
-    """Before training starts: fill the backbones with ImageNet weights where the configuration names them."""
+    """Before training starts: fill the backbones with trained weights where the configuration names them."""
     if config.pretrained is None or stage.name != "prior":
+        return
+    if module.keypoints is not None:
+        load_part(module.keypoints, config.pretrained, "network.")
         return
     for part in (module.prior, module.refinement):
         if part is not None:

@@ -27,8 +27,22 @@ from handgraph.errors import ConfigError, InputError
 from handgraph.hand import CAMERA_FRAME, Hand
 from handgraph.hand_model import HandLayer, load_mano
 from handgraph.keypoints import image_keypoints_px
-from handgraph.networks.heatmaps import PeakConfidence, gaussian_maps, keypoints_uv, supervised
-from handgraph.networks.image_features import ResidualFeatures, build_features, check_name, load_features
+from handgraph.networks.backbone import load_part
+from handgraph.networks.heatmaps import (
+    PeakConfidence,
+    cross_entropy,
+    gaussian_maps,
+    keypoints_uv,
+    supervised,
+)
+from handgraph.networks.image_features import (
+    MAPS,
+    MapFeatures,
+    ResidualFeatures,
+    build_features,
+    check_name,
+    load_features,
+)
 from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.schedule import Stage
 
@@ -61,7 +75,8 @@ class Config:
     """The paper's switches. Raises `ConfigError` for a value that does not exist."""
 
     backbone: str = "small"
-    """small, resnet18, resnet50 (the paper's), or a name on the hub."""
+    """small, resnet18, resnet50 (the paper's), or a name on the hub; or hourglass: what the 2D detector sees,
+    which must be trained before, and then nothing is computed twice."""
     iterations: int = 3
     """Of the pose regressor, each with a network of its own."""
     shape: Shape = "regressed"
@@ -71,6 +86,8 @@ class Config:
     """What teaches the pose: the mesh, or 3D keypoints alone (Table 6.5)."""
     detector: HourglassShape = field(default_factory=lambda: HourglassShape(1, 48, 3, "compact", 56))
     """The 2D detector."""
+    detector_weights: str | None = None
+    """A trained `hourglass` of that shape that the detector starts from."""
     hand_model: str | None = None
     """A MANO file of the user's; by default the open hand."""
     pretrained: str | None = None
@@ -84,7 +101,9 @@ class Config:
                 raise ConfigError(
                     f"{name} is '{getattr(self, name)}', expected one of {', '.join(get_args(known))}"
                 )
-        check_name(self.backbone)
+        check_name(self.backbone, MAPS)
+        if self.backbone == MAPS and self.pretrained is not None:
+            raise ConfigError("pretrained: backbone 'hourglass' starts from detector_weights")
         if self.iterations < 1:
             raise ConfigError(f"iterations is {self.iterations}, expected 1 or more")
         self.detector.check_input(self.input_size)
@@ -95,8 +114,11 @@ class Config:
         return 21
 
     def build(self) -> "IdentityMesh":
-        """The network, freshly initialised."""
-        return IdentityMesh(self)
+        """The network, freshly initialised but for `detector_weights`."""
+        module = IdentityMesh(self)
+        if self.detector_weights is not None:
+            load_part(module.detector, self.detector_weights, "network.")
+        return module
 
 
 class Output(NamedTuple):
@@ -113,7 +135,7 @@ class Output(NamedTuple):
     joints_mm: Float[Tensor, "b 21 3"] | None
     vertices_mm: Float[Tensor, "b v 3"] | None
     logits: tuple[Float[Tensor, "b 21 h w"], ...] | None
-    """The 2D detector's heat maps before the sigmoid, one entry for each hourglass."""
+    """The 2D detector's heat maps, one entry for each hourglass: distributions, or before the sigmoid."""
     uv: Float[Tensor, "b 21 2"] | None
     """The 2D detector's keypoints in the crop."""
     sureness: Float[Tensor, "b 21"] | None
@@ -160,15 +182,20 @@ class IdentityMesh(nn.Module):
     def forward(self, image: Float[Tensor, "b 3 s s"], shape: Float[Tensor, "b 10"] | None = None) -> Output:
         mode = self.mode if self.training else ""
         logits = uv = sureness = None
-        if mode in ("", "detector"):
-            logits = self.detector(image)
-            maps = logits[-1].float().sigmoid()
+        seen: tuple[Tensor, ...] = (image,)
+        if mode in ("", "detector") or self.config.backbone == MAPS:
+            logits, details = self.detector.describe(image)
+            maps = logits[-1].float()
+            if not self.config.detector.distribution:
+                maps = maps.sigmoid()
             uv = keypoints_uv(maps, self.config.input_size, "local")
             sureness = self.sureness(maps)
+            if self.config.backbone == MAPS:
+                seen = (details, maps)
         if mode == "detector":
             return Output(None, None, None, None, None, None, logits, uv, sureness)
 
-        features = self.encoder(image)
+        features = self.encoder(*seen)
         # In bfloat16 a rotation is wrong by a quarter of a degree, and the hand by half a millimetre.
         with torch.autocast(image.device.type, enabled=False):
             features = features.float()
@@ -191,19 +218,21 @@ class IdentityMesh(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Image → F: the backbone with its classifier of 1000 outputs."""
+    """Image, or what the 2D detector sees, → F: the backbone with its classifier of 1000 outputs."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.backbone = build_features(config.backbone)
+        self.backbone = (
+            MapFeatures(config.detector) if config.backbone == MAPS else build_features(config.backbone)
+        )
         if config.pretrained is not None:
             if not isinstance(self.backbone, ResidualFeatures):
                 raise ConfigError(f"pretrained: backbone '{config.backbone}' comes with its own weights")
             load_features(self.backbone, config.pretrained)
         self.fc = nn.Linear(self.backbone.channels, FEATURES)
 
-    def forward(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 1000"]:
-        return cast(Tensor, self.fc(self.backbone(image)))
+    def forward(self, *seen: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b 1000"]:
+        return cast(Tensor, self.fc(self.backbone(*seen)))
 
 
 class PoseRegressor(nn.Module):
@@ -263,7 +292,8 @@ def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     `normal`: how far the edges lean out of the true faces, mean. `pose`: mean absolute error of 6D.
     `shape`: of β. `joints`: of 3D joints' coordinates about the wrist, for training without meshes.
     `ranking`: the confidence predictor's. `heatmap`: binary cross entropy of the detector's maps, summed
-    over cells, mean over joints. Samples count where they have the label.
+    over cells, mean over joints; `cross_entropy` takes its place where they are distributions. Samples count
+    where they have the label.
     """
     terms: dict[str, Tensor] = {}
     if output.joints_mm is not None and output.rotations is not None:
@@ -298,6 +328,7 @@ def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 for maps in output.logits
             ]
         ).sum()
+        terms["cross_entropy"] = cross_entropy(output.logits, batch["uv"], batch["known"], size, SIGMA)
     return terms
 
 
@@ -384,7 +415,7 @@ def stages(config: Config, dataset: Literal["dexycb", "humbi"] = "dexycb") -> tu
             epochs=15,
             batch_size=32,
             trains=("detector.",),
-            loss_weights={"heatmap": 1.0},
+            loss_weights={"cross_entropy" if config.detector.distribution else "heatmap": 1.0},
             learning_rate=1e-4,
             mode="detector",
         )
