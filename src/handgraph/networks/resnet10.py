@@ -1,9 +1,15 @@
-"""ResNet-10 with fewer channels (Kourbane & Genc 2021, Table 1): image to one small map a joint."""
+"""ResNet-10 with fewer channels (Kourbane & Genc 2021, Table 1): image to one small map a joint.
 
+`MapsToJoints` is ours: the same from what a trained keypoint network sees.
+"""
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from handgraph.networks.heatmaps import keypoints_uv
 from handgraph.networks.hourglass import ConvNorm
+from handgraph.networks.stacked_hourglass import HourglassShape
 
 
 class BasicBlock(nn.Module):
@@ -55,3 +61,30 @@ class ResNet10(nn.Module):
             x = block(x)
         maps: Tensor = self.head(x)
         return maps
+
+
+class MapsToJoints(nn.Module):
+    """Keypoint features (b, c, h, w) and maps (b, 21, h, w) → what is known of each joint (b, 21, hw/16 + 3).
+
+    Two blocks that halve the maps, a third, and one small map a joint as `ResNet10`'s; beside it the joint's
+    keypoint (uv of the crop) and how high its peak is. No gradient goes through the keypoints.
+    """
+
+    def __init__(self, shape: HourglassShape, width: int) -> None:
+        super().__init__()
+        self.stride = shape.stride
+        self.blocks = nn.Sequential(
+            BasicBlock(shape.width + 21, 2 * width, stride=2),
+            BasicBlock(2 * width, 4 * width, stride=2),
+            BasicBlock(4 * width, 4 * width, stride=1),
+        )
+        self.head = nn.Conv2d(4 * width, 21, 3, padding=1)
+
+    def forward(
+        self, features: Float[Tensor, "b c h w"], maps: Float[Tensor, "b 21 h w"]
+    ) -> Float[Tensor, "b 21 f"]:
+        small = self.head(self.blocks(torch.cat([features, maps.to(features.dtype)], dim=1)))
+        maps = maps.detach().float()
+        uv = keypoints_uv(maps, self.stride * maps.shape[-1], "local")
+        peaks = maps.amax(dim=(2, 3))
+        return torch.cat([small.flatten(2).float(), uv, peaks[..., None]], dim=2)

@@ -12,7 +12,7 @@ refinement predicts what to add to the coarse pose, which it would otherwise hav
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isqrt
 from typing import Literal, NamedTuple, get_args
 
@@ -38,7 +38,9 @@ from handgraph.graph.relations import (
 )
 from handgraph.hand import CAMERA_FRAME, RELATIVE_FRAME, Hand
 from handgraph.keypoints import image_keypoints_px
-from handgraph.networks.resnet10 import ResNet10
+from handgraph.networks.backbone import load_part
+from handgraph.networks.resnet10 import MapsToJoints, ResNet10
+from handgraph.networks.stacked_hourglass import HourglassShape, StackedHourglass
 from handgraph.placement import hand_length, root_translation
 from handgraph.schedule import Stage
 
@@ -56,6 +58,7 @@ and 3D alike; the paper does not say in what it measures either."""
 
 Classifier = Literal["gcn", "fc"]
 Refinement = Literal["ann", "knn", "fc", "none"]
+Backbone = Literal["resnet10", "hourglass"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,14 @@ class Config:
     """θ of "ann" to start from, in squared bone lengths (see `mean_square_distances`)."""
     overlapped: bool = False
     """Whether blocks overlap by half (section 3.3): 2n - 1 and 2k - 1 along an axis."""
+    backbone: Backbone = "resnet10"
+    """Table 1's; or hourglass: what a trained keypoint network sees, frozen. Ours, for few images."""
+    keypoints: HourglassShape = field(
+        default_factory=lambda: HourglassShape(1, 48, 3, "compact", 56, distribution=True)
+    )
+    """That keypoint network."""
+    keypoints_weights: str | None = None
+    """A trained `hourglass` of that shape that it starts from."""
     width: int = 32
     """Channels of the backbone's first block; Table 1 has 32."""
     hidden: int = 128
@@ -90,7 +101,7 @@ class Config:
         for name in ("splits_2d", "splits_3d"):
             if not 1 < getattr(self, name) <= 32:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 2 to 32")
-        for name, known in (("classifier", Classifier), ("refinement", Refinement)):
+        for name, known in (("classifier", Classifier), ("refinement", Refinement), ("backbone", Backbone)):
             if getattr(self, name) not in get_args(known):
                 raise ConfigError(
                     f"{name} is '{getattr(self, name)}', expected one of {', '.join(get_args(known))}"
@@ -105,6 +116,8 @@ class Config:
             raise ConfigError(f"hidden is {self.hidden}, expected 2 or more")
         if self.input_size < 32 or self.input_size % 32:
             raise ConfigError(f"input_size is {self.input_size}, expected a multiple of 32 pixels")
+        if self.backbone == "hourglass":
+            self.keypoints.check_input(self.input_size)
 
     @property
     def joints(self) -> int:
@@ -118,9 +131,19 @@ class Config:
         plane, space = along
         return plane**2, space**3
 
+    @property
+    def feature(self) -> int:
+        """Values that the backbone tells of a joint."""
+        if self.backbone == "hourglass":
+            return (self.input_size // (4 * self.keypoints.stride)) ** 2 + 3
+        return (self.input_size // 32) ** 2
+
     def build(self) -> "HybridGcn":
-        """The network, freshly initialised."""
-        return HybridGcn(self)
+        """The network, freshly initialised but for `keypoints_weights`."""
+        module = HybridGcn(self)
+        if module.keypoints is not None and self.keypoints_weights is not None:
+            load_part(module.keypoints, self.keypoints_weights, "network.")
+        return module
 
 
 class Output(NamedTuple):
@@ -156,8 +179,14 @@ class HybridGcn(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ResNet10(JOINTS, config.width)
-        feature, (plane, space) = (config.input_size // 32) ** 2, config.classes
+        self.keypoints: StackedHourglass | None = None
+        self.backbone: nn.Module
+        if config.backbone == "hourglass":
+            self.keypoints = config.keypoints.build(JOINTS)
+            self.backbone = MapsToJoints(config.keypoints, config.width)
+        else:
+            self.backbone = ResNet10(JOINTS, config.width)
+        feature, (plane, space) = config.feature, config.classes
         if config.relations:
             classifier = {"gcn": GraphClassifier, "fc": FullyConnected}[config.classifier]
             self.classifier_2d = classifier(feature, config.hidden, plane)
@@ -176,10 +205,14 @@ class HybridGcn(nn.Module):
         self.register_buffer("overlapped", torch.tensor(config.overlapped), persistent=False)
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
-        maps = self.backbone(image)
+        if self.keypoints is None:
+            features = self.backbone(image).flatten(2)  # (b, 21, h · w), section 3.2
+        else:
+            maps, details = self.keypoints.describe(image)
+            features = self.backbone(details, maps[-1])
         # Bfloat16's eight bits are half a pixel, and too coarse for Algorithm 2; these layers cost nothing.
         with torch.autocast(image.device.type, enabled=False):
-            return self._joints(maps.flatten(2).float())  # (b, 21, h · w), section 3.2
+            return self._joints(features.float())
 
     def _joints(self, features: Float[Tensor, "b 21 f"]) -> Output:
         scores_2d = scores_3d = relations_2d = relations_3d = None
