@@ -2,7 +2,8 @@
 
     python tools/ship_weights.py runs/full/best "synthetic depth hands alone, 392,000 images"
 
-The weights keep the recipe they were trained with; the text says in words what they have seen.
+The weights keep the recipe they were trained with; the text says in words what they have seen. Systems that
+look through the shipped hourglass leave that part to its file: ship it first.
 """
 
 import sys
@@ -12,7 +13,14 @@ from pathlib import Path
 from handgraph.estimator import weights_path
 from handgraph.training.checkpoint import load_system, save_weights
 
-STARTED_FROM = ("unary_weights", "pretrained")
+STARTED_FROM = ("unary_weights", "pretrained", "detector_weights", "keypoints_weights")
+KEYPOINTS = {
+    "siapose": "unary.",
+    "identity_mesh": "detector.",
+    "hybrid_gcn": "keypoints.",
+    "graph_refine": "keypoints.",
+}
+"""What these systems call the hourglass in them."""
 
 
 def main(checkpoint: str, trained_on: str) -> None:
@@ -28,7 +36,9 @@ def main(checkpoint: str, trained_on: str) -> None:
         recipe["weights"] = "/".join(Path(recipe["weights"]).parts[-2:])
     path = weights_path(name)
     path.parent.mkdir(exist_ok=True)
-    save_weights(path, module, name, config, half=True, meta={**kept, "trained_on": trained_on})
+    hourglass = weights_path("hourglass").name
+    parts = {KEYPOINTS[name]: (hourglass, "network.")} if name in KEYPOINTS else {}
+    save_weights(path, module, name, config, half=True, meta={**kept, "trained_on": trained_on}, parts=parts)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

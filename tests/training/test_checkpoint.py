@@ -165,3 +165,41 @@ def test_unknown_system() -> None:
     assert find_system("toy") is toy
     with pytest.raises(ConfigError, match="unknown system 'os', expected one of "):
         find_system("os")
+
+
+def test_a_part_can_lie_in_another_file(tmp_path: Path) -> None:
+    config = toy.Config(width=4)
+    module = config.build()
+    save_weights(tmp_path / "lender.safetensors", module, "toy", config, half=True)
+    save_weights(
+        tmp_path / "w.safetensors",
+        module,
+        "toy",
+        config,
+        half=True,
+        parts={"body.": ("lender.safetensors", "body.")},
+    )
+    assert not any(name.startswith("body.") for name in load_file(tmp_path / "w.safetensors"))
+    whole, parted = (load_system(tmp_path / name)[0].state_dict() for name in ("lender", "w"))
+    assert all(torch.equal(whole[name], parted[name]) for name in whole)
+
+    other = config.build()
+    with pytest.raises(CheckpointError, match=r"body\.\* are those of another lender\.safetensors"):
+        save_weights(
+            tmp_path / "x.safetensors", other, "toy", config, parts={"body.": ("lender.safetensors", "body.")}
+        )
+    assert not (tmp_path / "x.safetensors").exists()
+    save_weights(tmp_path / "lender.safetensors", other, "toy", config, half=True)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: its body\.\* are those of another lender"):
+        load_system(tmp_path / "w")
+    (tmp_path / "lender.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"are those of lender\.safetensors, which is not beside it"):
+        load_system(tmp_path / "w")
+
+
+@pytest.mark.parametrize("where", [{}, {"file": "../w", "prefix": "", "digest": ""}, "lender"])
+def test_parts_that_are_nowhere(tmp_path: Path, where: Any) -> None:
+    config = toy.Config(width=4)
+    save_weights(tmp_path / "w.safetensors", config.build(), "toy", config, meta={"parts": {"body.": where}})
+    with pytest.raises(CheckpointError, match=r"does not say where body\.\* are"):
+        load_system(tmp_path / "w")

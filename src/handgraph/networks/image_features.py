@@ -101,7 +101,7 @@ class ResidualFeatures(nn.Module):
 
 
 class MapFeatures(nn.Module):
-    """Keypoint features and maps (b, c, h, w), (b, 21, h, w) → (b, 319): ours, for want of ImageNet weights.
+    """Keypoint features and maps (b, c, h, w), (b, 21, h, w) → (b, 255): ours, for want of ImageNet weights.
 
     Three residual blocks, each of half the size before, averaged over the cells; beside it what averaging
     loses, the maps' keypoints and how high their peaks are. The maps are taken as they are: no gradient
@@ -111,7 +111,7 @@ class MapFeatures(nn.Module):
     def __init__(self, shape: HourglassShape) -> None:
         super().__init__()
         self.stride = shape.stride
-        widths = (shape.width + 21, 64, 128, 256)
+        widths = (shape.width + 21, 64, 96, 192)
         self.blocks = nn.Sequential(
             *(BasicBlock(before, after, stride=2) for before, after in itertools.pairwise(widths))
         )

@@ -6,6 +6,10 @@ A training checkpoint is the same file with further tensors under `training/` (o
 weights where the plain names hold their running mean) and a `training` entry in the JSON; whoever only wants
 to predict never reads those. Nothing in it is executed when read.
 
+Shipped systems that look through the same keypoint network do not each carry it: an entry `parts` names,
+for a prefix of their tensors' names, the weights file beside them that has those tensors, under which prefix,
+and their digest, so that a file never meets another network than it was trained with.
+
 A file is written beside its place, flushed to disk and renamed, so that a reader sees the old one or the new
 one and never a part.
 """
@@ -15,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -58,12 +63,15 @@ def save_weights(
     *,
     half: bool = False,
     meta: Mapping[str, Any] | None = None,
+    parts: Mapping[str, tuple[str, str]] | None = None,
 ) -> None:
     """Write a module's weights with everything `load_system` needs.
 
     `config` is the system's `Config`; `meta` adds JSON-serialisable entries, such as what it was trained on.
     With `half`, parameters are stored as float16; statistics of batch normalisation stay float32, since
-    variances can fall below what float16 holds. Raises CheckpointError where a weight does not fit float16.
+    variances can fall below what float16 holds. `parts` maps a prefix of tensors' names to the weights file
+    beside `path` that holds the same tensors, and their prefix there: they are left out of this one. Raises
+    CheckpointError where a weight does not fit float16, or where that file's tensors are others.
     """
     tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
     if half:
@@ -71,7 +79,39 @@ def save_weights(
             tensors[name] = parameter.detach().half()
             if not torch.isfinite(tensors[name]).all():
                 raise CheckpointError(f"{path}: {name} does not fit float16, save it without half")
-    write(path, tensors, {"system": system, "config": asdict(config), **(meta or {})})
+    lent = {}
+    for prefix, (name, there) in (parts or {}).items():
+        own = {key: tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
+        lent[prefix] = {"file": name, "prefix": there, "digest": _digest(own, prefix)}
+        _part(Path(path), prefix, lent[prefix])
+    described = {"system": system, "config": asdict(config), **(meta or {})}
+    write(path, tensors, described | ({"parts": lent} if lent else {}))
+
+
+def _digest(tensors: Mapping[str, Tensor], prefix: str) -> str:
+    """Of the tensors' names, less the prefix, and contents."""
+    digest = sha256()
+    for name in sorted(tensors):
+        digest.update(name.removeprefix(prefix).encode())
+        digest.update(tensors[name].cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _part(file: Path, prefix: str, where: Any) -> dict[str, Tensor]:
+    """The tensors that `file` leaves to another one beside it, under this file's names."""
+    try:
+        other, there, digest = file.with_name(where["file"]), where["prefix"], where["digest"]
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{file}: its description does not say where {prefix}* are") from None
+    if not other.is_file():
+        raise CheckpointError(f"{file}: its {prefix}* are those of {other.name}, which is not beside it")
+    found = _read(other, lambda name: name.startswith(there))[0]
+    tensors = {prefix + name.removeprefix(there): tensor for name, tensor in found.items()}
+    if _digest(tensors, prefix) != digest:
+        raise CheckpointError(
+            f"{file}: its {prefix}* are those of another {other.name} than the one beside it"
+        )
+    return tensors
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -107,6 +147,9 @@ def load_system(path: str | Path) -> tuple[nn.Module, str, Any, dict[str, Any]]:
     """
     file = _resolve(path)
     tensors, meta = _read(file, lambda name: not name.startswith(TRAINING))
+    parts = meta.get("parts", {})
+    for prefix in parts:
+        tensors |= _part(file, prefix, parts[prefix] if isinstance(parts, dict) else None)
     try:
         name = str(meta["system"])
         config = build(find_system(name).Config, meta["config"], file.name, "config")
