@@ -18,9 +18,10 @@ def keypoint_box(
     use = np.isfinite(keypoints_px).all(axis=-1)
     if known is not None:
         use = use & known
-    if use.sum() < 2:
+    if np.count_nonzero(use) < 2:
         return None
-    low, high = keypoints_px[use].min(axis=0), keypoints_px[use].max(axis=0)
+    points = keypoints_px[use]
+    low, high = points.min(axis=0), points.max(axis=0)
     if not (high - low).max() > 0:
         return None
     return np.concatenate([low - margin_px, high - low + 1 + 2 * margin_px]).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 
@@ -74,11 +75,13 @@ def mass_center(
 
     Mean pixel at mean depth, as region ensemble network computes its published centres.
     """
-    rows, columns = np.nonzero((depth_mm >= near_mm) & (depth_mm <= far_mm))
-    if not rows.size:
+    within = cv2.inRange(depth_mm, near_mm, far_mm)
+    moments = cv2.moments(within, binaryImage=True)
+    pixels = moments["m00"]
+    if not pixels:
         return None
-    mean = np.array([columns.mean(), rows.mean(), depth_mm[rows, columns].mean(dtype=np.float64)])
-    return camera.xyz_from_uvd(mean)
+    mean = [moments["m10"] / pixels, moments["m01"] / pixels, cv2.mean(depth_mm, within)[0]]
+    return camera.xyz_from_uvd(np.array(mean))
 
 
 def center_of_depth(

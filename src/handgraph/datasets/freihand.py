@@ -22,12 +22,12 @@ from handgraph.datasets.files import (
     expect_hand,
     expect_numbered,
     number_array,
-    parse_block,
     read_color_frame,
     read_json,
 )
 from handgraph.datasets.mano_labels import axis_angle_pose, global_rotation, load_models
 from handgraph.datasets.sample import Sample
+from handgraph.datasets.text_numbers import JSON_LISTS, parse_rows
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import BONES, OPENPOSE
 
@@ -213,14 +213,14 @@ class _JsonRows:
         with self.path.open("rb") as file:
             file.seek(start)
             text = file.read(end - start)
-        # An item is [[x, y, z], …]: brackets away, its numbers are all that is left.
+        # An item is [[x, y, z], …]; the last one's text also closes the list.
         last = index + 1 == len(self)
-        if (text.count(b"["), text.count(b"]")) != (779, 779 + last):
+        rows = parse_rows(text, JSON_LISTS, 778, 3)
+        if rows is None or (text.count(b"["), text.count(b"]")) != (779, 779 + last):
             raise FormatError(
                 f"{self.path}: label {index} has not 778 vertices, or is damaged; copy it again"
             )
-        numbers = text.translate(None, b"[] \r\n\t").rstrip(b",")
-        return parse_block(self.path, numbers, 778 * 3, ",").reshape(778, 3)
+        return rows
 
 
 def _find(root: Path, part: str) -> Path:

@@ -23,7 +23,6 @@ from jaxtyping import Float, Int
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.files import (
     expect_hand,
-    parse_block,
     parse_floats,
     read_bytes,
     read_color_frame,
@@ -31,6 +30,7 @@ from handgraph.datasets.files import (
 )
 from handgraph.datasets.mano_labels import axis_angle_pose, load_models
 from handgraph.datasets.sample import Sample
+from handgraph.datasets.text_numbers import LINES, parse_rows
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.hand import Side
 from handgraph.skeleton import OPENPOSE
@@ -227,12 +227,9 @@ def read_points(path: Path, count: int) -> Float[np.ndarray, "n 3"]:
 
 
 def read_mesh(path: Path) -> Float[np.ndarray, "778 3"]:
-    """778 lines of x y z, world metres; of a text this long only lines and numbers are counted."""
-    content = read_bytes(path)
-    lines = sum(1 for line in content.splitlines() if line.strip())
-    if lines != 778:
-        raise FormatError(f"{path}: {lines} lines, expected 778")
-    return parse_block(path, content, 778 * 3, " ").reshape(778, 3)
+    """778 lines of x y z, world metres."""
+    rows = parse_rows(read_bytes(path), LINES, 778, 3)
+    return read_points(path, 778) if rows is None else rows  # line by line, it says what is wrong
 
 
 def read_mano(path: Path) -> Float[np.ndarray, " 36"]:

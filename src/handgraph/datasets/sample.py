@@ -14,6 +14,14 @@ from handgraph.skeleton import JointOrder
 # No hand that a depth or colour camera resolves lies farther away than this.
 FARTHEST_MM = 20_000.0
 
+_FINITE: tuple[tuple[str, tuple[int | None, ...]], ...] = (
+    ("center_mm", (3,)),
+    ("box_px", (4,)),
+    ("vertices_mm", (None, 3)),
+    ("pose", (48,)),
+    ("shape", (10,)),
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -63,15 +71,12 @@ class Sample:
     note: str = ""
 
     def __post_init__(self) -> None:
+        # Read once a sample: a check costs a few microseconds, a small picture's decoding a few hundred.
         joints = len(self.order.names)
-        self._array("keypoints_px", (joints, 2))
-        self._array("joints_mm", (joints, 3))
-        self._array("center_mm", (3,), finite=True)
-        self._array("box_px", (4,), finite=True)
-        self._array("vertices_mm", (None, 3), finite=True)
-        self._array("pose", (48,), finite=True)
-        self._array("shape", (10,), finite=True)
-        self._array("depth_mm", (None, None), finite=True)
+        keypoints = self._array("keypoints_px", (joints, 2))
+        joints_mm = self._array("joints_mm", (joints, 3))
+        for field, shape in _FINITE:
+            self._array(field, shape, finite=True)
         if self.image is None and self.depth_mm is None:
             raise self._wrong("there is neither a colour nor a depth image")
         if self.image is not None and (
@@ -80,20 +85,21 @@ class Sample:
             raise self._wrong(
                 f"image is {self.image.dtype} {self.image.shape}, expected uint8 (height, width, 3)"
             )
-        if self.depth_mm is not None and self.depth_mm.size and self.depth_mm.min() < 0:
-            raise self._wrong("depth holds negative millimetres")
-        if self.depth_mm is not None and self.camera is None:
-            raise self._wrong("a depth image needs its camera")
-        if self.joints_mm is not None:
-            depth = self.joints_mm[:, 2][np.isfinite(self.joints_mm[:, 2])]
-            if not depth.size:
-                raise self._wrong("no joint has a finite label")
-            if self.camera is not None and (depth.min() <= 0 or depth.max() > FARTHEST_MM):
+        if self.depth_mm is not None:
+            self._check_depth()
+        if joints_mm is not None:
+            depth = joints_mm[:, 2]
+            near, far = float(depth.min()), float(depth.max())
+            if np.isnan(near):
+                depth = depth[np.isfinite(depth)]
+                if not depth.size:
+                    raise self._wrong("no joint has a finite label")
+                near, far = float(depth.min()), float(depth.max())
+            if self.camera is not None and (near <= 0 or far > FARTHEST_MM):
                 raise self._wrong(
-                    f"joints lie {depth.min():.0f} to {depth.max():.0f} mm from the camera, "
-                    f"expected 0 to {FARTHEST_MM:.0f}"
+                    f"joints lie {near:.0f} to {far:.0f} mm from the camera, expected 0 to {FARTHEST_MM:.0f}"
                 )
-        elif not np.isfinite(self.keypoints_px).any():
+        elif keypoints is None or not np.isfinite(keypoints).any():
             raise self._wrong("no joint has a finite label")
         if self.visible is not None:
             visible = np.asarray(self.visible)
@@ -106,27 +112,47 @@ class Sample:
         if self.box_px is not None and self.box_px[2:].min() <= 0:
             raise self._wrong(f"crop box of {self.box_px[2]:.3g}x{self.box_px[3]:.3g} pixels")
 
+    def _check_depth(self) -> None:
+        depth = self._array("depth_mm", (None, None), pixels=True)
+        assert depth is not None
+        if depth.size:
+            # The extremes are NaN or infinite where any number is, and cheaper than asking every pixel.
+            nearest, farthest = float(depth.min()), float(depth.max())
+            if not (np.isfinite(nearest) and np.isfinite(farthest)):
+                raise self._wrong("depth_mm holds a number that is not finite")
+            if nearest < 0:
+                raise self._wrong("depth holds negative millimetres")
+        if self.camera is None:
+            raise self._wrong("a depth image needs its camera")
+
     def _wrong(self, found: str) -> FormatError:
         return FormatError(f"{self.source} (frame {self.frame}): {found}")
 
-    def _array(self, field: str, expected: tuple[int | None, ...], *, finite: bool = False) -> None:
-        """Hold a field as float32 of the expected shape; a copy only where the type differs."""
+    def _array(
+        self, field: str, expected: tuple[int | None, ...], *, finite: bool = False, pixels: bool = False
+    ) -> np.ndarray | None:
+        """Hold a field as float32 of the expected shape; a copy only where the type differs.
+
+        `finite`: NaN, which stands for an unknown, is refused too; `pixels`: its numbers are checked elsewhere.
+        """
         value = getattr(self, field)
         if value is None:
-            return
+            return None
         try:
             array = np.asarray(value, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise self._wrong(f"{field} holds something that is not a number") from error
-        fits = array.ndim == len(expected) and all(
-            want in (None, got) for want, got in zip(expected, array.shape, strict=True)
-        )
-        if not fits:
+        if array.shape != expected and not (
+            array.ndim == len(expected)
+            and all(want in (None, got) for want, got in zip(expected, array.shape, strict=True))
+        ):
             wanted = ", ".join("n" if want is None else str(want) for want in expected)
             raise self._wrong(f"{field} has shape {array.shape}, expected ({wanted})")
-        if not np.isfinite(array).all() and (finite or np.isinf(array).any()):
+        if not pixels and not np.isfinite(array).all() and (finite or np.isinf(array).any()):
             raise self._wrong(f"{field} holds a number that is not finite")
-        object.__setattr__(self, field, array)
+        if array is not value:
+            object.__setattr__(self, field, array)
+        return array
 
 
 @runtime_checkable
