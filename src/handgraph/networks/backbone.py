@@ -44,9 +44,14 @@ def load_part(module: nn.Module, source: str, prefix: str) -> None:
     """Fill `module` with those tensors of a checkpoint whose names start with `prefix`, all of them.
 
     So a trained `cpm` or `hourglass`, whose network is at "network.", becomes a part of another system.
-    Raises CheckpointError where the file cannot be read or the part is of another architecture.
+    `source` is a file, with or without its ending, or the name of a system whose weights are shipped. Raises CheckpointError where the file cannot be read or the part is of another architecture.
     """
-    tensors = read_state(source if Path(source).is_file() else f"{source}.safetensors")
+    shipped = Path(__file__).parents[1] / "weights" / f"{source}.safetensors"
+    if Path(source).is_file():
+        file = source
+    else:
+        file = str(shipped) if source.isidentifier() and shipped.is_file() else f"{source}.safetensors"
+    tensors = read_state(file)
     part = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     wanted = module.state_dict()
     for name, tensor in wanted.items():
