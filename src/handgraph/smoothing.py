@@ -132,9 +132,9 @@ class LiveSmoother:
 
     def __call__(self, frame: FrameHands) -> FrameHands:
         """The frame with its tracked hands smoothed."""
-        for track in [track for track, seen in self._seen_s.items() if frame.time_s - seen > GAP_S]:
-            del self._seen_s[track]
-            self._filters = {key: one for key, one in self._filters.items() if key[0] != track}
+        for gone in [track for track, seen in self._seen_s.items() if frame.time_s - seen > GAP_S]:
+            del self._seen_s[gone]
+            self._filters = {key: one for key, one in self._filters.items() if key[0] != gone}
         hands = []
         for hand, track in zip(frame.hands, frame.tracks, strict=True):
             if track is None:
