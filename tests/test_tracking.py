@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from handgraph import Hand, ConfigError
+from handgraph import ConfigError, Hand
 from handgraph.formats.lines import FrameHands
 from handgraph.tracking import LOST_S, SEARCH_S, Follower, Tracker, _pairs
 
