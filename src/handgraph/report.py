@@ -8,6 +8,7 @@ import html
 import json
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
 
 import cv2
@@ -49,35 +50,49 @@ def joint_color(joint: int) -> RGB:
     return WRIST_COLOR if joint == 0 else FINGER_COLORS[FINGERS[(joint - 1) // 4]]
 
 
-def depth_picture(
-    depth_mm: Float[np.ndarray, "h w"], hands: Sequence[Hand] = ()
-) -> UInt8[np.ndarray, "h w 3"]:
-    """A depth frame as a picture: near is light, far is dark, no reading is black.
-
-    The contrast is spent around the hands, or on the nearer part of the frame when there is none.
-    """
+def depth_span(depth_mm: Float[np.ndarray, "h w"], hands: Sequence[Hand] = ()) -> tuple[float, float]:
+    """The depths from light to dark, mm: those around the hands, or else the nearer part of the frame."""
     readings = depth_mm[depth_mm > 0]
     if not readings.size:
-        return np.zeros((*depth_mm.shape, 3), np.uint8)
+        return 0.0, 0.0
     near, far = np.percentile(readings, [1, 90])
     joints = [hand.joints_mm[:, 2] for hand in hands if hand.joints_mm is not None]
     if joints:
         depths = np.concatenate(joints)
         near, far = max(near, depths.min() - 60), min(far, depths.max() + 350)
+    return float(near), float(far)
+
+
+def depth_picture(
+    depth_mm: Float[np.ndarray, "h w"],
+    hands: Sequence[Hand] = (),
+    span_mm: tuple[float, float] | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A depth frame as a picture: near is light, far is dark, no reading is black.
+
+    The contrast is spent on `span_mm`, which is `depth_span` unless given.
+    """
+    near, far = span_mm or depth_span(depth_mm, hands)
     light = 1 - np.clip((depth_mm - near) / max(far - near, 1.0), 0, 1)
     # A gentle curve keeps what lies far behind visible without competing with the hand.
     grey = np.where(depth_mm > 0, 28 + 190 * light**1.4, 0).astype(np.uint8)
     return cv2.applyColorMap(grey, cv2.COLORMAP_BONE)[..., ::-1].copy()
 
 
-def overlay(frame: Frame, hands: Sequence[Hand]) -> UInt8[np.ndarray, "h2 w2 3"]:
+def overlay(
+    frame: Frame,
+    hands: Sequence[Hand],
+    tracks: Sequence[int | None] = (),
+    span_mm: tuple[float, float] | None = None,
+) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The frame with meshes and skeletons drawn over it and a legend below, RGB.
 
     `frame` is a depth frame (H, W) in mm or a colour picture (H, W, 3). Small frames are enlarged to 640
-    pixels of width by a whole factor, so that lines stay fine.
+    pixels of width by a whole factor, so that lines stay fine. `tracks`, one for each hand, are written at
+    the wrists; `span_mm` is the contrast of a depth frame (`depth_picture`).
     """
     factor = max(1, -(-_LEAST_WIDTH // frame.shape[1]))
-    picture = depth_picture(frame, hands) if frame.ndim == 2 else frame
+    picture = depth_picture(frame, hands, span_mm) if frame.ndim == 2 else frame
     height, width = factor * picture.shape[0], factor * picture.shape[1]
     picture = np.ascontiguousarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST))
     if any(hand.vertices_mm is not None for hand in hands):
@@ -86,7 +101,10 @@ def overlay(frame: Frame, hands: Sequence[Hand]) -> UInt8[np.ndarray, "h2 w2 3"]
         picture = draw_hands(picture, hands, factor=factor)
     for hand in hands:
         _draw_hand(picture, hand, factor)
-    return np.vstack([picture, _legend(width, hands)])
+    for hand, track in zip(hands, tracks, strict=False):
+        if track is not None:
+            _draw_number(picture, hand, track, factor)
+    return np.vstack([picture, _legend(width, hands, tracks)])
 
 
 def write_overlay(path: str | Path, frame: Frame, hands: Sequence[Hand]) -> None:
@@ -149,7 +167,20 @@ def _draw_hand(picture: np.ndarray, hand: Hand, factor: int) -> None:
         cv2.circle(picture, center, radius, color, 1 if unsure else -1, cv2.LINE_AA, shift)
 
 
-def _legend(width: int, hands: Sequence[Hand]) -> np.ndarray:
+def _draw_number(picture: np.ndarray, hand: Hand, track: int, factor: int) -> None:
+    """The track's number beside the wrist, on the side away from the fingers."""
+    wrist = hand.keypoints_px[0]
+    away = wrist - hand.keypoints_px.mean(axis=0)
+    away = away / max(float(np.linalg.norm(away)), 1e-6)
+    x, y = np.clip(factor * wrist + 22 * away, -20_000, 20_000)
+    text = str(track)
+    (w, h), _ = cv2.getTextSize(text, _FONT, 0.7, 2)
+    at = (round(float(x) - w / 2), round(float(y) + h / 2))
+    cv2.putText(picture, text, at, _FONT, 0.7, (0, 0, 0), 5, cv2.LINE_AA)
+    cv2.putText(picture, text, at, _FONT, 0.7, (255, 255, 255), 2, cv2.LINE_AA)
+
+
+def _legend(width: int, hands: Sequence[Hand], tracks: Sequence[int | None] = ()) -> np.ndarray:
     strip = np.full((_LEGEND_PX, width, 3), _GROUND, np.uint8)
     x = 12
     for finger, color in FINGER_COLORS.items():
@@ -159,7 +190,12 @@ def _legend(width: int, hands: Sequence[Hand]) -> np.ndarray:
     cv2.circle(strip, (x + 8, 19), 5, WRIST_COLOR, 2, cv2.LINE_AA)
     text = f"hollow: confidence below {UNSURE:g}"
     cv2.putText(strip, text, (x + 20, 24), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
-    found = "; ".join(f"{hand.side} hand, score {hand.score:.2f}" for hand in hands) or "no hand found"
+    named = zip_longest(hands, tracks[: len(hands)])
+    found = "; ".join(
+        f"{'' if track is None else f'{track}: '}{hand.side} hand, score {hand.score:.2f}"
+        for hand, track in named
+    )
+    found = found or "no hand found"
     cv2.putText(strip, found, (12, 47), _FONT, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return strip
 
