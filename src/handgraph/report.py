@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 
 from handgraph.errors import FormatError
 from handgraph.files import atomic_write
-from handgraph.hand import ORDER, Hand
+from handgraph.hand import ORDER, RELATIVE_FRAME, Hand
 from handgraph.skeleton import BONES, FINGERS, JOINT_NAMES
 
 RGB = tuple[int, int, int]
@@ -118,9 +118,10 @@ def page(title: str, model: str, frame: Frame, hands: Sequence[Hand]) -> str:
     picture = base64.b64encode(_png(overlay(frame, hands))).decode("ascii")
     data = {
         "bones": [list(bone) for bone in BONES],
-        "colors": [_css(joint_color(joint)) for joint in range(len(JOINT_NAMES))],
+        "colors": [css_color(joint_color(joint)) for joint in range(len(JOINT_NAMES))],
         "hands": [_relative(hand.joints_mm, hand) for hand in hands if hand.joints_mm is not None],
         "meshes": [_mesh(hand) for hand in hands if hand.joints_mm is not None],
+        "units": [_unit(hand) for hand in hands if hand.joints_mm is not None],
     }
     fields = {
         "TITLE": html.escape(title),
@@ -133,6 +134,8 @@ def page(title: str, model: str, frame: Frame, hands: Sequence[Hand]) -> str:
         "DATA": json.dumps(data).replace("</", "<\\/"),
     }
     text = (files("handgraph") / "report.html").read_text(encoding="utf-8")
+    # The same module that the page of `handgraph serve` loads.
+    text = text.replace("{{HAND3D}}", (files("handgraph") / "hand3d.js").read_text(encoding="utf-8"))
     for name, value in fields.items():
         text = text.replace("{{" + name + "}}", value)
     return text
@@ -205,7 +208,8 @@ def _png(picture: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
-def _css(color: RGB) -> str:
+def css_color(color: RGB) -> str:
+    """A colour as style sheets and canvases write it."""
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
@@ -214,7 +218,12 @@ def _relative(points_mm: np.ndarray | None, hand: Hand) -> list[list[float]]:
     assert points_mm is not None
     assert hand.joints_mm is not None
     middle = (hand.joints_mm.max(axis=0) + hand.joints_mm.min(axis=0)) / 2
-    return np.round((points_mm - middle).astype(np.float64), 1).tolist()
+    return np.round((points_mm - middle).astype(np.float64), 1 if _unit(hand) == "mm" else 4).tolist()
+
+
+def _unit(hand: Hand) -> str:
+    """What a hand's joints are measured in."""
+    return "hand lengths" if hand.frame.startswith(RELATIVE_FRAME) else "mm"
 
 
 def _mesh(hand: Hand) -> dict[str, list[list[float]]] | None:
@@ -232,7 +241,9 @@ def _mesh(hand: Hand) -> dict[str, list[list[float]]] | None:
 def _section(number: int, hand: Hand) -> str:
     rows = []
     for joint, name in enumerate(JOINT_NAMES):
-        cells = [f"<td><i style='background:{_css(joint_color(joint))}'></i>{name.replace('_', ' ')}</td>"]
+        cells = [
+            f"<td><i style='background:{css_color(joint_color(joint))}'></i>{name.replace('_', ' ')}</td>"
+        ]
         if hand.joints_mm is not None:
             cells += [f"<td>{value:.1f}</td>" for value in hand.joints_mm[joint]]
         cells += [f"<td>{value:.1f}</td>" for value in hand.keypoints_px[joint]]
