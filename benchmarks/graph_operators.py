@@ -156,7 +156,7 @@ def noisy_peaks(batch: int, count: int, side: int) -> Tensor:
 def message_by_message(unary: Tensor, kernels: Tensor) -> Tensor:
     """AGMN's inference as its papers describe it: 40 messages one after the other, each a convolution.
 
-    Potentials are clamped and normalised; every message is normalised and given its small constant; products
+    Potentials are clamped and normalised; every message is given its small constant and normalised; products
     are sums of logarithms.
     """
     unary, kernels = potentials(unary), potentials(kernels)
@@ -176,8 +176,8 @@ def message_by_message(unary: Tensor, kernels: Tensor) -> Tensor:
         belief = belief / belief.sum(dim=(-2, -1), keepdim=True)
         kernel = kernels[:, HAND.edges.index((source, target))].flip(-2, -1)[:, None]
         message = conv2d(belief[None], kernel, padding=KERNEL // 2, groups=batch)[0]
-        message = message / message.sum(dim=(-2, -1), keepdim=True) + MESSAGE_CONSTANT
-        messages[source, target] = message.log()
+        message = message + MESSAGE_CONSTANT
+        messages[source, target] = (message / message.sum(dim=(-2, -1), keepdim=True)).log()
     results = []
     for node in range(JOINTS):
         belief = log_unary[:, node]

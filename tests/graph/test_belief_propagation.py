@@ -7,7 +7,14 @@ import torch
 from handgraph import skeleton
 from handgraph.errors import ConfigError
 from handgraph.graph import belief_propagation as module
-from handgraph.graph.belief_propagation import GraphicalModels, Tree, marginals, potentials
+from handgraph.graph.belief_propagation import (
+    MESSAGE_CONSTANT,
+    SINGLE_CONSTANT,
+    GraphicalModels,
+    Tree,
+    marginals,
+    potentials,
+)
 
 HAND = Tree(skeleton.PARENTS)
 
@@ -33,7 +40,7 @@ def random_model(
     return unary, tree.both_directions(up)
 
 
-def enumerated(unary: torch.Tensor, kernels: torch.Tensor, tree: Tree) -> torch.Tensor:
+def enumerated(unary: torch.Tensor, kernels: torch.Tensor, tree: Tree, constant: float = 0.0) -> torch.Tensor:
     """Eq. 3.3's marginals by summing over every assignment of places to nodes."""
     nodes, height, width = unary.shape
     places = list(itertools.product(range(height), range(width)))
@@ -47,7 +54,8 @@ def enumerated(unary: torch.Tensor, kernels: torch.Tensor, tree: Tree) -> torch.
             (ys, xs), (yt, xt) = at[child], at[tree.parents[child]]
             dy, dx = yt - ys + reach, xt - xs + reach
             inside = 0 <= dy <= 2 * reach and 0 <= dx <= 2 * reach
-            weight *= float(kernels[edge, dy, dx]) if inside else 0.0
+            potential = float(kernels[edge, dy, dx]) if inside else 0.0
+            weight *= potential + constant * float(kernels[edge].sum())
         for node, (y, x) in enumerate(at):
             total[node, y, x] += weight
     return total / total.sum(dim=(-2, -1), keepdim=True)
@@ -71,7 +79,7 @@ def one_by_one(unary: torch.Tensor, kernels: torch.Tensor, tree: Tree, constant:
                 for ys, xs in itertools.product(range(height), range(width)):
                     if abs(y - ys) <= reach and abs(x - xs) <= reach:
                         message[y, x] += kernels[edge, y - ys + reach, x - xs + reach] * h[ys, xs]
-            messages[i, j] = message / message.sum() + constant
+            messages[i, j] = message + constant * h.sum() * kernels[edge].sum()
     beliefs = torch.stack(
         [
             unary[i] * torch.stack([messages[edge] for edge in tree.edges if edge[1] == i]).prod(dim=0)
@@ -163,8 +171,38 @@ def test_contradictions_are_weighed_alike_by_fft_and_direct() -> None:
     for method in ("fft", "direct"):
         ours = marginals(unary, kernels, HAND, method)  # type: ignore[arg-type]
         assert (ours - exact).abs().max() < 1e-5
-    in_single = marginals(unary, kernels, HAND, dtype=torch.float32)
-    assert (in_single - exact).abs().max() > 0.01  # the reason for transforms in float64
+    # Transforms in float32 are right where the constant is above their noise, and only there.
+    of_single = marginals(unary.double(), kernels.double(), HAND, constant=SINGLE_CONSTANT)
+    assert (marginals(unary, kernels, HAND, dtype=torch.float32) - of_single).abs().max() < 5e-3
+    too_small = marginals(unary, kernels, HAND, dtype=torch.float32, constant=MESSAGE_CONSTANT)
+    assert (too_small - exact).abs().max() > 0.01  # the reason for transforms in float64
+
+
+@pytest.mark.parametrize("method", ["fft", "direct"])
+@pytest.mark.parametrize("constant", [1e-3, 0.3])
+def test_the_constant_is_part_of_every_potential(method: str, constant: float) -> None:
+    """Still marginals of a model: one whose pairs of places all have so much more, also beyond the kernel."""
+    tree = random_tree(4, seed=3)
+    unary, kernels = random_model(tree, (2, 3), 3, seed=3)
+    ours = marginals(unary, 5 * kernels, tree, method, constant=constant)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours, enumerated(unary, kernels, tree, constant), rtol=1e-8, atol=1e-10)
+    if method == "fft":
+        single = marginals(unary.float(), kernels.float(), tree, constant=constant, dtype=torch.float32)
+        torch.testing.assert_close(single.double(), ours, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_message_beyond_the_border_says_nothing(dtype: torch.dtype) -> None:
+    """A child at the left border, a kernel that puts its parent eight cells left of it."""
+    tree = Tree((-1, 0))
+    cells = torch.arange(16.0)
+    child = torch.exp(-(cells**2 + (cells[:, None] - 8) ** 2) / 2)
+    unary = potentials(torch.stack([torch.ones(16, 16), child]))
+    unary[0, 9, 11] *= 3
+    cells = torch.arange(31.0) - 15
+    kernels = potentials(torch.exp(-((cells + 8) ** 2 + cells[:, None] ** 2) / 2)[None])
+    parent = marginals(unary, tree.both_directions(kernels), tree, constant=1e-6, dtype=dtype)[0]
+    assert divmod(int(parent.argmax()), 16) == (9, 11)
 
 
 @pytest.mark.parametrize("method", ["fft", "direct"])
