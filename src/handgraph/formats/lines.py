@@ -79,6 +79,7 @@ class FrameHands:
     tracks  a number for each hand that stays the hand's own, or None where it has none
     error   why the frame could not be used, or None
     file    the frame's own file, where each has one
+    size_px (width, height) of the frame, where it is known and not the clip's
     """
 
     index: int
@@ -87,6 +88,7 @@ class FrameHands:
     tracks: tuple[int | None, ...] = ()
     error: str | None = None
     file: str | None = None
+    size_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if len(self.tracks) != len(self.hands):
@@ -163,6 +165,8 @@ class LinesWriter:
         for key in ("error", "file"):
             if getattr(frame, key) is not None:
                 record[key] = getattr(frame, key)
+        if frame.size_px is not None and list(frame.size_px) != self._header["size_px"]:
+            record["size_px"] = list(frame.size_px)
         try:
             self._write(record)
         except OSError as error:
@@ -231,9 +235,7 @@ def header_from_dict(record: Any) -> ClipHeader:
     for key, kind in (("source", str), ("fps", (int, float)), ("size_px", list), ("camera", dict)):
         if record.get(key) is not None:
             need(record, key, kind)
-    size, camera, fps = record.get("size_px"), record.get("camera"), record.get("fps")
-    if size is not None and not (len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
-        raise FormatError(f"'size_px' is {size}, expected [width, height] in whole pixels")
+    camera, fps = record.get("camera"), record.get("fps")
     if fps is not None and not 0 < fps < 1e6:
         raise FormatError(f"'fps' is {fps}, expected frames a second")
     need(need(record, "smoothing", dict), "name", str)
@@ -243,11 +245,20 @@ def header_from_dict(record: Any) -> ClipHeader:
         frame=need(record, "frame", str),
         camera=None if camera is None else camera_from_dict(camera),
         source=record.get("source"),
-        size_px=None if size is None else (size[0], size[1]),
+        size_px=_size(record),
         fps=fps,
         smoothing=record["smoothing"],
         extra={key: value for key, value in record.items() if key not in known},
     )
+
+
+def _size(record: Any) -> tuple[int, int] | None:
+    size = record.get("size_px")
+    if size is None:
+        return None
+    if not (len(need(record, "size_px", list)) == 2 and all(type(s) is int and s > 0 for s in size)):
+        raise FormatError(f"'size_px' is {size}, expected [width, height] in whole pixels")
+    return size[0], size[1]
 
 
 def camera_from_dict(record: Any) -> PinholeCamera:
@@ -289,6 +300,7 @@ def _frames(
                 tuple(tracks),
                 need(record, "error", str) if "error" in record else None,
                 need(record, "file", str) if "file" in record else None,
+                _size(record),
             )
 
 
