@@ -133,7 +133,7 @@ def test_the_loss_is_zero_at_the_truth_and_written_out_elsewhere(layer: HandLaye
     mesh = layer(batch["shape"], batch["pose"])
     true = (mesh.vertices_mm - mesh.joints_mm[:, :1]).double().numpy()
     ours = output.vertices_mm.double().numpy()
-    assert terms["mesh"] == pytest.approx(np.abs(ours - true).mean() / 100, rel=1e-4)
+    assert terms["mesh"] == pytest.approx(np.abs(ours - true).mean() / 200, rel=1e-4)
     edges, normals = [], []
     for hand in range(4):
         for a, b, c in layer.model.faces:
@@ -143,7 +143,7 @@ def test_the_loss_is_zero_at_the_truth_and_written_out_elsewhere(layer: HandLaye
                 side = ours[hand, i] - ours[hand, j]
                 edges.append(abs(np.linalg.norm(side) - np.linalg.norm(true[hand, i] - true[hand, j])))
                 normals.append(abs(side @ normal) / np.linalg.norm(side))
-    assert terms["edge"] == pytest.approx(np.mean(edges) / 100, rel=1e-3)
+    assert terms["edge"] == pytest.approx(np.mean(edges) / 200, rel=1e-3)
     assert terms["normal"] == pytest.approx(np.mean(normals), rel=1e-3)
     assert terms["shape"] == pytest.approx(np.abs(np.linspace(-1, 1, 10)).mean(), rel=1e-4)
     six = [
@@ -246,6 +246,11 @@ def test_a_stage_computes_what_it_trains(layer: HandLayer) -> None:
     keypoints = Config(supervision="keypoints", shape="given", **SMALL)
     names = [stage.name for stage in identity_mesh.stages(keypoints, "humbi")]
     assert names == ["mesh", "mesh_10th", "detector"]
+    # The pose's own loss stays: joints alone leave the fingers' twist open, and so the mesh.
+    assert identity_mesh.stages(keypoints)[0].loss_weights == {"joints": 1.0, "pose": 1.0}
+    assert identity_mesh.stages(config)[0].loss_weights == {
+        "mesh": 1.0, "normal": 0.1, "edge": 1.0, "pose": 1.0, "shape": 1.0,
+    }  # fmt: skip
     network = keypoints.build().train()
     network.set_stage(identity_mesh.stages(keypoints)[0])
     terms = identity_mesh.loss(network(*identity_mesh.inputs(batch)), batch)

@@ -493,7 +493,9 @@ def stages(config: Config) -> tuple[Stage, ...]:
     """The paper's three stages (section IV-B): prior, generator, then generator and discriminator in turns.
 
     Eq. 7 measures the prior in the first and what comes out of the generator in the others. Without a
-    refinement the second has nothing to train; without a discriminator there is no third. The batch is ours.
+    refinement the second has nothing to train; without a discriminator there is no third. Batch, moments of
+    Adam and one step of the discriminator for each of the generator are ours: of SNGAN, which it follows, the
+    paper takes the spectral normalisation, and names the Wasserstein loss where SNGAN has the hinge.
     """
 
     def weights(prefix: str, **more: float) -> dict[str, float]:

@@ -51,17 +51,18 @@ RELATIVE_FRAME = "relative to the wrist: x right, y down, z forward, millimetres
 
 FEATURES = 1000
 """Length of the image vector F: the classes of the network the paper takes as it is."""
-UNIT_MM = 100.0
-"""Unit of the mesh's losses: with it they are as large as those of rotations and shape."""
+UNIT_MM = 200.0
+"""Unit of the losses on mesh and 3D joints, which decides how much they weigh beside rotations and shape."""
 SIGMA = 1.0
 """Width of the Gaussian targets in map cells."""
-MARGIN = 0.5
+MARGIN = 1.0
 """Of the ranking loss: how much more sure of the better one of two shapes the network should be. With the
-temperature of Eq. 6.6, 0.33, one such step is a factor of 4.5 in attention. The paper does not say."""
+temperature of Eq. 6.6, 0.33, one such step is a factor of 20 in attention."""
 
-# Inference-time optimisation: 2D joints less sure than this are masked (the authors' code does so); staying
-# near the regressed fingers (px² of the crop per rad²: keypoints are off by some 1.5 px, joints by 0.2 rad);
-# joint limits where the hand model has any; keypoints farther off than this part of the crop count less.
+# Inference-time optimisation, beyond Eq. 6.4: 2D joints less sure than this are masked (the authors' code can
+# do so); staying near the regressed fingers (px² of the crop per rad²: keypoints are off by some 1.5 px and
+# joints by 0.2 rad); joint limits where the hand model has any; keypoints farther off than this part of the
+# crop count less.
 LEAST_CONFIDENCE = 0.3
 FEWEST_KEYPOINTS = 6
 FIT_PRIOR, FIT_LIMITS, FIT_ROBUST = 60.0, 100.0, 0.06
@@ -83,7 +84,7 @@ class Config:
     """Given with the image (section 6.3.2), or regressed from it (the baseline, section 6.3.3), which also
     learns how sure it is, and is what calibrates a new person (section 6.3.4)."""
     supervision: Supervision = "mesh"
-    """What teaches the pose: the mesh, or 3D keypoints alone (Table 6.5)."""
+    """What teaches the pose beside its own parameters: the mesh, or 3D keypoints instead (Table 6.5)."""
     detector: HourglassShape = field(default_factory=lambda: HourglassShape(1, 48, 3, "compact", 56))
     """The 2D detector."""
     detector_weights: str | None = None
@@ -375,12 +376,14 @@ def stages(config: Config, dataset: Literal["dexycb", "humbi"] = "dexycb") -> tu
 
     15 epochs at 1e-4, a tenth of it from epoch 10 (HUMBI), or from epochs 5 and 10 (DexYCB), in stages of
     their own, each with fresh moments of Adam. Only a network that regresses shapes has a confidence.
-    The detector comes last since its keypoints decide the validation error, and so which weights are kept.
+    Table 6.5 replaces the mesh's terms by that of 3D keypoints. How the confidence, one linear layer, is to
+    learn the paper does not say. The detector comes last since its keypoints decide the validation error, and
+    so which weights are kept.
     """
     if config.supervision == "mesh":
         weights = {"mesh": 1.0, "normal": 0.1, "edge": 1.0, "pose": 1.0}  # Eq. 6.10
     else:
-        weights = {"joints": 1.0}
+        weights = {"joints": 1.0, "pose": 1.0}
     if config.shape == "regressed":
         weights["shape"] = 1.0  # Eq. 6.9
     mesh = ("encoder.", "pose.", "shape.")
@@ -440,6 +443,10 @@ def solve(
     """Section 6.3.2's optimisation: the regressed hand, moved and bent until its joints are seen where the
     detector sees them (Eq. 6.4), in the crop's pixels. Without `optimise` it is only placed. A crop without a
     camera keeps what was regressed, and the detector's keypoints.
+
+    Not the paper's 200 + 60 steps of Adam but Levenberg-Marquardt to the minimum; so that the minimum is one
+    worth reaching, a prior on the fingers, joint limits and a robust norm join Eq. 6.4 (`FIT_PRIOR` …).
+    `hand_model.fitting.fit_by_adam` is the paper's way.
     """
     # numba: loaded when first needed, not when imported
     from handgraph.hand_model.fitting import Fit, axis_angles_of, fit, vertices_mm
