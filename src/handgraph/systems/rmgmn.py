@@ -302,6 +302,9 @@ def _labelled_hands(module: Rmgmn, data: Any) -> tuple[Float[Tensor, "b n 2"], F
 def fit_pool(module: Rmgmn, uv: Float[Tensor, "b n 2"], turn: Float[Tensor, "b 2"]) -> None:
     """K-means over the hands after their turns, and each cluster's mean Gaussians as the first kernels.
 
+    Cells farther than seven from where a neighbour ever was in the cluster are at the least potential, below
+    which `potentials` has no gradient: they stay there.
+
     Raises MissingExtraError without scikit-learn.
     """
     config, upright = module.config, turn_uv(uv, turn)
@@ -355,6 +358,8 @@ def stages(config: Config) -> tuple[Stage, ...]:
     """The five phases of section 3.4, less those of parts that the configuration leaves out.
 
     Rotation net; with it fixed the unary branch, and the soft classifier; the graphical models; everything.
+    The classifier learns from all training data: section 3.4.3 holds 30 % of it out to choose its weights by,
+    for which there is the validation split here.
     Without graphical models the last phase trains on the unary branch's loss (section 3.5.3).
     """
     rotation = Stage(
