@@ -252,6 +252,14 @@ def _score_lines(figures: dict[str, Any]) -> list[str]:
     ]
 
 
+def run_serve(args: argparse.Namespace) -> Answer:
+    """A page and an HTTP interface on this machine: pictures, clips, webcam, whose hand it is, downloads."""
+    from handgraph.server.command import run
+
+    result = run(args)
+    return Answer(result, f"{result['answered']} requests answered")
+
+
 def run_export(args: argparse.Namespace) -> Answer:
     """A system as an ONNX file, compared with PyTorch before it is written."""
     from handgraph.estimator import shipped_weights
@@ -449,6 +457,27 @@ def _parser() -> argparse.ArgumentParser:
     repeated.add_argument("--seed", type=int, default=0, help="of weights and training images")
     repeated.add_argument(
         "--out", default="results", metavar="DIR", help="runs, tables and pictures (results)"
+    )
+
+    served = command("serve", run_serve, "serve --port 8000")
+    served.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)"
+    )
+    served.add_argument("--port", type=int, default=8000, help="0: any that is free (8000)")
+    _model_options(served)
+    served.add_argument("--workers", type=whole_number, metavar="N", help="threads that look at pictures")
+    served.add_argument(
+        "--places", type=whole_number, default=32, metavar="N", help="requests taken on at once (32)"
+    )
+    served.add_argument(
+        "--seconds", type=whole_number, default=60, metavar="S", help="longest a request may take (60)"
+    )
+    served.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this host name too",
     )
 
     exported = command("export", run_export, "export --model jgr_p2o --out jgr_p2o.onnx")
