@@ -49,8 +49,12 @@ class PinholeCamera:
 
     def xyz_from_uvd(self, uvd: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
         """Back-project pixels with depth: (u px, v px, z mm) → (x, y, z) mm."""
-        u, v, z = np.moveaxis(np.asarray(uvd), -1, 0)
-        return np.stack([(u - self.cx) * z / self.fx, (v - self.cy) * z / self.fy, z], axis=-1)
+        uvd = np.asarray(uvd)
+        u, v, z = (uvd[..., axis] for axis in range(uvd.shape[-1]))
+        x = (u - self.cx) * z / self.fx
+        xyz = np.empty(uvd.shape, x.dtype)
+        xyz[..., 0], xyz[..., 1], xyz[..., 2] = x, (v - self.cy) * z / self.fy, z
+        return xyz
 
     def shifted(self, left: float, top: float) -> "PinholeCamera":
         """The camera of a window whose first pixel is (left, top) of the full image."""

@@ -59,6 +59,7 @@ _DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _COLOR_FLAG: int = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNK = struct.Struct(">I4s").unpack_from
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _PNG_PALETTE = 3
 _MSRA_SIZE = (320, 240)
@@ -262,14 +263,15 @@ def check_png(path: Path, content: bytes) -> PngHeader:
     if not content.startswith(_PNG_SIGNATURE):
         raise FormatError(f"{path}: {_kind(content)}, expected a PNG as the name says")
     position, kind = len(_PNG_SIGNATURE), b""
+    view, size = memoryview(content), len(content)  # a view, for there are many chunks to look at
     while kind != b"IEND":
-        if position + 12 > len(content):
+        if position + 12 > size:
             raise FormatError(f"{path}: the PNG is cut short; copy it again")
-        (length,) = struct.unpack_from(">I", content, position)
-        kind, end = content[position + 4 : position + 8], position + 8 + length
-        if end + 4 > len(content):
+        length, kind = _PNG_CHUNK(view, position)
+        end = position + 8 + length
+        if end + 4 > size:
             raise FormatError(f"{path}: the PNG is cut short; copy it again")
-        if zlib.crc32(content[position + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise FormatError(f"{path}: the PNG is damaged (wrong checksum); copy it again")
         if position == len(_PNG_SIGNATURE) and (kind != b"IHDR" or length != 13):
             raise FormatError(f"{path}: the PNG has no header; copy it again")

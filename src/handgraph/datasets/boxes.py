@@ -15,12 +15,12 @@ def keypoint_box(
 
     A box that has no extent (all points in one place) is None too.
     """
-    use = np.isfinite(keypoints_px).all(axis=-1)
-    if known is not None:
-        use = use & known
-    if np.count_nonzero(use) < 2:
+    points = keypoints_px
+    if known is not None or not np.isfinite(points).all():
+        use = np.isfinite(points).all(axis=-1)
+        points = points[use if known is None else use & known]
+    if len(points) < 2:
         return None
-    points = keypoints_px[use]
     low, high = points.min(axis=0), points.max(axis=0)
     if not (high - low).max() > 0:
         return None

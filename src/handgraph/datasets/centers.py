@@ -75,13 +75,15 @@ def mass_center(
 
     Mean pixel at mean depth, as region ensemble network computes its published centres.
     """
-    within = cv2.inRange(depth_mm, near_mm, far_mm)
-    moments = cv2.moments(within, binaryImage=True)
-    pixels = moments["m00"]
+    within = (depth_mm >= near_mm) & (depth_mm <= far_mm)
+    ones = within.view(np.uint8)
+    columns, rows = (cv2.reduce(ones, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for axis in (0, 1))
+    pixels = int(rows.sum())
     if not pixels:
         return None
-    mean = [moments["m10"] / pixels, moments["m01"] / pixels, cv2.mean(depth_mm, within)[0]]
-    return camera.xyz_from_uvd(np.array(mean))
+    sums = [columns @ np.arange(len(columns)), rows @ np.arange(len(rows))]
+    sums.append(cv2.sumElems(depth_mm * within)[0])  # in float64
+    return camera.xyz_from_uvd(np.array(sums, dtype=np.float64) / pixels)
 
 
 def center_of_depth(

@@ -152,7 +152,7 @@ class Dexycb:
         """The colour JPEG of a frame of this split, counted from 0."""
         sequence, camera, frame = (int(value) for value in self._rows[index])
         subject, name, _, _ = self._sequences[sequence]
-        return self.root / subject / name / self._serials[camera] / f"color_{frame:06d}.jpg"
+        return Path(self.root, subject, name, self._serials[camera], f"color_{frame:06d}.jpg")
 
     def official_index(self, index: int) -> int:
         """The frame's number in the split with its unlabelled frames, as in the dataset's toolkit."""

@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 from jaxtyping import Float, Int, UInt8
@@ -72,16 +71,13 @@ def read_packed_frame(path: Path, size: tuple[int, int]) -> Float[np.ndarray, "h
 
 
 def _unpacked(bgr: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"] | None:
-    """NYU's packing, mm = 256 G + B, or None where these pixels may be something else: a grey or colour picture."""
+    """NYU's packing, mm = 256 G + B; None where these pixels may be a grey or a colour picture's."""
     height, width = bgr.shape[:2]
     if np.array_equal(bgr[height // 2], bgr[height // 2, :, ::-1]):
         return None  # perhaps grey
-    low_high = np.empty((height, width, 2), np.uint8)
-    cv2.mixChannels([bgr], [low_high], [0, 0, 1, 1])
-    packed = low_high.view("<u2")[..., 0]
-    if not METRES_BELOW <= packed.max() <= FARTHEST_MM:
-        return None
-    return packed.astype(np.float32)
+    # Blue, then green, is a number of 16 bit that begins every third byte.
+    packed = np.ndarray((height, width), "<u2", bgr, strides=(3 * width, 3)).astype(np.float32)
+    return packed if METRES_BELOW <= packed.max() <= FARTHEST_MM else None
 
 
 def read_grey_frame(path: Path, size: tuple[int, int] | None = None) -> Float[np.ndarray, "h w"]:
@@ -342,9 +338,7 @@ def parse_floats(path: Path, lines: list[str], width: int, first_line: int = 1) 
     return _explain_floats(path, lines, width, first_line)
 
 
-def _explain_floats(
-    path: Path, lines: list[str], width: int, first_line: int
-) -> Float[np.ndarray, "n w"]:
+def _explain_floats(path: Path, lines: list[str], width: int, first_line: int) -> Float[np.ndarray, "n w"]:
     """`parse_floats` line by line, to say which one is wrong."""
     rows = np.empty((len(lines), width), dtype=np.float64)
     for row, line in enumerate(lines):

@@ -46,7 +46,7 @@ class Freihand:
     split     train: all four backgrounds; train_gs, train_hom, train_sample, train_auto: one of them;
               test: the evaluation set, whose labels came in a later release
     box       keypoints: the keypoints' box; image: the whole picture, which already is a crop (with margin 1)
-    vertices  give the labelled mesh (`*_verts.json`, 1.5 GB for training, read where it lies)
+    vertices  give the labelled mesh (`*_verts.json`; training takes seconds to open and 304 MB)
     mano      a folder or file of MANO (yours), for `Sample.pose`. The labelled rotation of the whole hand is
               not in the camera frame, so it is found from the labelled palm
 
@@ -98,9 +98,11 @@ class Freihand:
         self._mano: np.ndarray | None = None
         if mano_path.is_file() or self._models:
             self._mano = self._list(part, "mano", (1, 61))[:, 0].astype(np.float32)
-        self._vertices = _JsonRows(self.root / f"{part}_verts.json") if vertices else None
-        if self._vertices is not None and len(self._vertices) != len(xyz):
-            raise self._unlike(self._vertices.path, len(self._vertices))
+        self._vertices: Float32[np.ndarray, "n 778 3"] | None = None
+        if vertices:
+            self._vertices = read_meshes(verts_path := self.root / f"{part}_verts.json")
+            if len(self._vertices) != len(xyz):
+                raise self._unlike(verts_path, len(self._vertices))
         copies = {"test": 1, "train_gs": 1, "train_hom": 2, "train_sample": 3}.get(split, 4)
         self._first = (copies - 1) * len(xyz) if split.startswith("train_") else 0
         last = copies * len(xyz)
@@ -132,9 +134,6 @@ class Freihand:
                 model = self._models["right"]
                 turn = global_rotation(model, shape.astype(np.float64), joints)
                 pose = axis_angle_pose(model, turn, self._mano[label, 3:48], principal=False)
-        vertices = None
-        if self._vertices is not None:
-            vertices = 1000 * self._vertices[label]
         return Sample(
             frame=path.name,
             source=path,
@@ -145,7 +144,7 @@ class Freihand:
             camera=camera,
             side="right",
             box_px=np.array([0.0, 0.0, *SIZE]) if self.box == "image" else None,
-            vertices_mm=vertices,
+            vertices_mm=None if self._vertices is None else self._vertices[label],
             pose=pose,
             shape=shape,
         )
@@ -181,46 +180,30 @@ class Freihand:
         )
 
 
-class _JsonRows:
-    """The items of a JSON list of lists of lists, parsed one at a time; where each begins is kept."""
+def read_meshes(path: Path) -> Float32[np.ndarray, "n 778 3"]:
+    """All meshes of a `*_verts.json`, mm: of training 1.5 GB of text, 304 MB as numbers.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_file():
-            raise InputError(f"{path}: no such file (a dataset copied only in part lacks some)")
-        with path.open("rb") as file:
-            if path.stat().st_size < 2:
-                raise FormatError(f"{path}: the file is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                starts, close = [], content.find(b"]]")  # ends an item, and is nowhere else
-                while close >= 0:
-                    begin = content.find(b"[", close)
-                    starts += [begin] if begin >= 0 else []
-                    close = content.find(b"]]", close + 2)
-                head, tail = re.match(rb"\s*\[\s*(?=\[)", content), content[-64:].rstrip()
-        if head is None or not re.search(rb"\]\s*\]\s*\]$", tail):
+    Label by label where the file lies, for as Python's lists they would take 8 GB.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (a dataset copied only in part lacks some)")
+    if path.stat().st_size < 2:
+        raise FormatError(f"{path}: the file is empty")
+    meshes: list[np.ndarray] = []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        head = re.match(rb"\s*\[\s*(?=\[)", content)
+        if head is None or not re.search(rb"\]\s*\]\s*\]$", content[-64:].rstrip()):
             raise FormatError(f"{path}: no whole JSON list of labels; copy it again")
-        # A start is the opening bracket of its item.
-        self._starts = np.array([head.end(), *starts], dtype=np.int64)
-        self._end = path.stat().st_size
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __getitem__(self, index: int) -> Float[np.ndarray, "778 3"]:
-        start = int(self._starts[index])
-        end = int(self._starts[index + 1]) if index + 1 < len(self) else self._end
-        with self.path.open("rb") as file:
-            file.seek(start)
-            text = file.read(end - start)
-        # An item is [[x, y, z], …]; the last one's text also closes the list.
-        last = index + 1 == len(self)
-        rows = parse_rows(text, JSON_LISTS, 778, 3)
-        if rows is None or (text.count(b"["), text.count(b"]")) != (779, 779 + last):
-            raise FormatError(
-                f"{self.path}: label {index} has not 778 vertices, or is damaged; copy it again"
-            )
-        return rows
+        start = head.end()
+        while (end := content.find(b"]]", start) + 2) > 1:  # ends a label, and is nowhere else
+            mesh = parse_rows(content[start:end], JSON_LISTS, 778, 3)
+            if mesh is None:
+                raise FormatError(
+                    f"{path}: label {len(meshes)} has not 778 vertices, or is damaged; copy it again"
+                )
+            meshes.append((1000 * mesh).astype(np.float32))
+            start = end
+    return np.stack(meshes)
 
 
 def _find(root: Path, part: str) -> Path:

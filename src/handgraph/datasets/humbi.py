@@ -30,7 +30,7 @@ from handgraph.datasets.files import (
 )
 from handgraph.datasets.mano_labels import axis_angle_pose, load_models
 from handgraph.datasets.sample import Sample
-from handgraph.datasets.text_numbers import LINES, parse_rows
+from handgraph.datasets.text_numbers import ANY_SPACE, LINES, parse_rows
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.hand import Side
 from handgraph.skeleton import OPENPOSE
@@ -122,7 +122,7 @@ class Humbi:
         """The cropped PNG of a frame of this split, counted from 0."""
         place, camera = (int(value) for value in self._rows[index, :2])
         _, folder, side = self._places[place]
-        return folder / "image_cropped" / side / f"image{camera:07d}.png"
+        return Path(folder, "image_cropped", side, f"image{camera:07d}.png")
 
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
@@ -220,7 +220,10 @@ class _Camera:
 
 def read_points(path: Path, count: int) -> Float[np.ndarray, "n 3"]:
     """`count` lines of x y z, world metres."""
-    lines = read_lines(path)
+    rows = parse_rows(read_bytes(path), LINES, count, 3)
+    if rows is not None:
+        return rows
+    lines = read_lines(path)  # which are slower, and say what is wrong
     if len(lines) != count:
         raise FormatError(f"{path}: {len(lines)} lines, expected {count}")
     return parse_floats(path, lines, 3)
@@ -228,13 +231,13 @@ def read_points(path: Path, count: int) -> Float[np.ndarray, "n 3"]:
 
 def read_mesh(path: Path) -> Float[np.ndarray, "778 3"]:
     """778 lines of x y z, world metres."""
-    rows = parse_rows(read_bytes(path), LINES, 778, 3)
-    return read_points(path, 778) if rows is None else rows  # line by line, it says what is wrong
+    return read_points(path, 778)
 
 
 def read_mano(path: Path) -> Float[np.ndarray, " 36"]:
     """Translation 3, rotation 3 (world frame), 20 principal pose coefficients, 10 of shape."""
-    return parse_floats(path, [" ".join(read_lines(path))], 36)[0]
+    rows = parse_rows(read_bytes(path), ANY_SPACE, 1, 36)
+    return (parse_floats(path, [" ".join(read_lines(path))], 36) if rows is None else rows)[0]
 
 
 def _read_cameras(hand: Path) -> dict[int, _Camera]:

@@ -128,7 +128,7 @@ class Icvl:
         index = range(len(self))[index]
         path, uvd = self.depth_path(index), self._uvd[index]
         depth = read_grey_frame(path, SIZE)
-        depth[depth >= _BACKGROUND_FROM_MM] = 0
+        depth *= depth < _BACKGROUND_FROM_MM
         center = None if self._centers is None else self._centers[index]
         known = center is not None and bool(np.isfinite(center).all())
         if not known:

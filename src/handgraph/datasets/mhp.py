@@ -33,6 +33,8 @@ SIZE = (640, 480)
 CAMERA = PinholeCamera(614.878, 615.479, 313.219, 231.288)
 """Of all four webcams."""
 DISTORTION = np.array([0.092701, -0.175877, -0.0035687, -0.00302299, 0.0])
+_MATRIX = np.array([[CAMERA.fx, 0, CAMERA.cx], [0, CAMERA.fy, CAMERA.cy], [0, 0, 1.0]])
+_NO_TURN = np.zeros(3)
 RECORDINGS = tuple(f"data_{number}" for number in range(1, 22))
 WEBCAMS = (1, 2, 3, 4)
 POINTS = (
@@ -40,6 +42,7 @@ POINTS = (
       for point in ("KNU1_A", "KNU1_B", "KNU2_A", "KNU3_A")),
     "PALM_POSITION",
 )  # fmt: skip
+_POINTS = list(POINTS)
 SPLITS = ("train", "validation", "test")
 SHARES: Mapping[str, Mapping[str, float]] = {
     "70/15/15": {"train": 0.70, "validation": 0.15, "test": 0.15},
@@ -100,6 +103,7 @@ class Mhp:
         self.order = MHP if wrist == "palm" else MHP_21
         self.joints = tuple(int(index) for index in self.order.gather if index >= 0)
         self.root = _find(Path(root))
+        self._pictures_in = self.root / "annotated_frames"
         self.missing = 0
         every = [
             (recording, frame, webcam)
@@ -125,7 +129,7 @@ class Mhp:
     def image_path(self, index: int) -> Path:
         """The JPEG of a frame of this split, counted from 0."""
         recording, frame, webcam = self._frames[index]
-        return self.root / "annotated_frames" / recording / f"{frame}_webcam_{webcam}.jpg"
+        return Path(self._pictures_in, recording, f"{frame}_webcam_{webcam}.jpg")
 
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
@@ -199,8 +203,18 @@ class Mhp:
 
 def read_joints(path: Path) -> Float[np.ndarray, "21 3"]:
     """One label file: the 21 `POINTS` in mm, tracker's frame. Raises FormatError naming the line."""
+    lines = read_lines(path)
+    words = " ".join(lines).split()
+    if words[: 4 * len(POINTS) : 4] == _POINTS and len(words) == 4 * len(lines):  # as all are written
+        del words[4 * len(POINTS) :], words[::4]
+        try:
+            joints = np.array([float(word) for word in words]).reshape(len(POINTS), 3)
+            if np.isfinite(joints).all() and "_" not in "".join(words):
+                return joints
+        except ValueError:
+            pass
     found = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         try:
             if len(words) != 4 or "_" in "".join(words[1:]):
@@ -219,19 +233,13 @@ def read_joints(path: Path) -> Float[np.ndarray, "21 3"]:
 
 def distorted_px(joints_mm: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
     """Camera-frame mm → pixels of the pictures as they were taken."""
-    points, _ = cv2.projectPoints(
-        np.ascontiguousarray(joints_mm), np.zeros(3), np.zeros(3), _matrix(), DISTORTION
-    )
+    points, _ = cv2.projectPoints(np.ascontiguousarray(joints_mm), _NO_TURN, _NO_TURN, _MATRIX, DISTORTION)
     return points[:, 0]
-
-
-def _matrix() -> Float[np.ndarray, "3 3"]:
-    return np.array([[CAMERA.fx, 0, CAMERA.cx], [0, CAMERA.fy, CAMERA.cy], [0, 0, 1.0]])
 
 
 @lru_cache(maxsize=1)
 def _undistortion() -> tuple[np.ndarray, np.ndarray]:
-    return cv2.initUndistortRectifyMap(_matrix(), DISTORTION, None, _matrix(), SIZE, cv2.CV_16SC2)
+    return cv2.initUndistortRectifyMap(_MATRIX, DISTORTION, None, _MATRIX, SIZE, cv2.CV_16SC2)
 
 
 def _name(recording: str, frame: int, webcam: int) -> str:

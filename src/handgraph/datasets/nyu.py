@@ -75,6 +75,7 @@ class Nyu:
         self.split, self.view = split, view
         self.folder = _find(Path(root), "train" if split == "train" else "test")
         uvd, xyz = _labels(self.folder / "joint_data.mat", view)
+        xyz[..., 1] *= -1  # y down
         self._expect_frames(len(uvd))
         first, last = 0, len(uvd)
         if split == "test_1":
@@ -94,7 +95,7 @@ class Nyu:
             every = read_centers(
                 find_centers(centers, *CENTER_FILES["train" if split == "train" else "test"]),
                 CAMERA,
-                _y_down(xyz[:, list(NYU14_OF_36)]).mean(axis=1),
+                xyz[:, list(NYU14_OF_36)].mean(axis=1),
                 axis_signs=(1.0, -1.0, 1.0),
                 form=centers_form,
             )
@@ -111,7 +112,7 @@ class Nyu:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
         index = range(len(self))[index]
         path = self.depth_path(index)
-        keypoints, joints = self._uvd[index], _y_down(self._xyz[index])
+        keypoints, joints = self._uvd[index], self._xyz[index]
         if not np.isfinite(keypoints).all() or not np.isfinite(joints).all() or joints[:, 2].min() <= 0:
             raise FormatError(f"{path}: its label in joint_data.mat is not finite or not before the camera")
         residual = float(np.abs(CAMERA.uvd_from_xyz(joints) - keypoints).max())
@@ -173,7 +174,3 @@ def _labels(path: Path, view: int) -> tuple[Float32[np.ndarray, "n 36 3"], Float
     if len(arrays[0]) != len(arrays[1]):
         raise FormatError(f"{path}: {len(arrays[0])} frames in joint_uvd but {len(arrays[1])} in joint_xyz")
     return arrays[0], arrays[1]
-
-
-def _y_down(xyz_mm: np.ndarray) -> np.ndarray:
-    return xyz_mm * np.array([1.0, -1.0, 1.0], dtype=np.float32)

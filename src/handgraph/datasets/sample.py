@@ -133,7 +133,7 @@ class Sample:
     ) -> np.ndarray | None:
         """Hold a field as float32 of the expected shape; a copy only where the type differs.
 
-        `finite`: NaN, which stands for an unknown, is refused too; `pixels`: its numbers are checked elsewhere.
+        `finite`: NaN, which stands for an unknown, is refused too; `pixels`: numbers are checked elsewhere.
         """
         value = getattr(self, field)
         if value is None:

@@ -9,7 +9,7 @@ import numpy as np
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.layouts.drawing import hand_3d, picture, project, write_picture
 
-SIZE = (320, 240)
+SIZE = (640, 480)
 
 
 def write(

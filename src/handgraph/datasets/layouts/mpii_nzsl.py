@@ -9,7 +9,7 @@ import numpy as np
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.layouts.drawing import hand_3d, picture, project, write_picture
 
-SIZE = (640, 360)
+SIZE = (1280, 720)
 
 
 def write(
