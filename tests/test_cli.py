@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -300,12 +301,24 @@ def test_files_may_stand_behind_options() -> None:
     assert args.overrides == ["a=1", "b.c=2"]
 
 
-@pytest.mark.parametrize("command", ["models", "predict", "evaluate", "train", "synthesize"])
-def test_help_of_every_command_has_an_example(capfd: pytest.CaptureFixture[str], command: str) -> None:
-    code, out, _ = run(capfd, command, "--help")
-    assert code == 0
-    assert f"example: handgraph {command}" in out
-    assert "--json" in out
+def test_help_of_every_command_has_an_example_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capfd, "--help")
+    commands = re.findall(r"^    ([a-z]+)(?:  |$)", out, re.MULTILINE)
+    assert {"models", "predict", "evaluate", "train", "personalize", "synthesize"} <= set(commands)
+    for command in commands:
+        code, out, _ = run(capfd, command, "--help")
+        assert code == 0
+        assert "--json" in out
+        example = out.rstrip().splitlines()[-1]  # as it is pasted into a shell
+        assert example.startswith(f"example: handgraph {command}")
+        assert cli._parse(example.removeprefix("example: handgraph ").split()).command == command
+
+
+def test_a_value_that_begins_with_a_minus_sign(capfd: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capfd, "predict", "a.png", "--box", "-5,0,9,9")
+    assert code == 2
+    assert "--box: expected one argument; one that begins with '-' is written --box=-1" in err
+    assert cli._parse(["predict", "a.png", "--box=-5,0,9,9"]).box == "-5,0,9,9"
 
 
 def test_help_needs_no_pytorch() -> None:

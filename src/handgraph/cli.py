@@ -341,10 +341,23 @@ def run_datasets(args: argparse.Namespace) -> Answer:
     return Answer(result, "\n".join(lines), 2 if result["problems"] else 0)
 
 
+class _Help(argparse.HelpFormatter):
+    """argparse's, but for examples, which stay on one line: they are pasted into a shell."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("example: ") else super()._fill_text(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Help, **options)
+
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            option = message.removeprefix("argument ").partition(":")[0]
+            message += f"; one that begins with '-' is written {option}=-1"
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -369,7 +382,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="handgraph",
-        description="Hands in depth frames: find them, train and measure the systems that do.",
+        description="Hands in depth frames and photographs: find them, train and measure the systems that do.",
         epilog="example: handgraph predict frame.png --camera 588.03,587.07,320,240 --out result",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
