@@ -114,7 +114,7 @@ class Scene:
         self.hands, self.asked = hands, []
         self.time_s = 0.0
 
-    def __call__(self, image, box, side):
+    def __call__(self, box, side):
         self.asked.append((box, side))
         hands = self.hands(self.time_s)
         if box is None:
@@ -131,7 +131,7 @@ class Scene:
         found = []
         for k in range(begin, begin + frames):
             self.time_s = k * STEP
-            found.append(follower(IMAGE, self.time_s))
+            found.append(follower(IMAGE, self.time_s, self))
         return found
 
 
@@ -140,7 +140,7 @@ IMAGE = np.zeros((480, 640, 3), np.uint8)
 
 def test_a_followed_hand_is_looked_for_where_it_is_and_seldom_elsewhere():
     scene = Scene(lambda t: [hand(100 + 200 * t, 200, "left")])
-    found = scene.run(Follower(scene), 30)
+    found = scene.run(Follower(), 30)
     assert all(numbers == (1,) for _, numbers in found)
     searches = [box for box, _ in scene.asked].count(None)
     assert searches == 1 + int(29 * STEP / SEARCH_S)
@@ -153,7 +153,7 @@ def test_a_followed_hand_is_looked_for_where_it_is_and_seldom_elsewhere():
 
 def test_a_hand_that_comes_in_is_found_at_the_next_search():
     scene = Scene(lambda t: [hand(100, 200)] + ([hand(500, 200, "left")] if t > 0.2 else []))
-    found = [numbers for _, numbers in scene.run(Follower(scene), 40)]
+    found = [numbers for _, numbers in scene.run(Follower(), 40)]
     first = found.index((1, 2))
     assert 0.2 < first * STEP <= SEARCH_S + STEP
     assert set(found[first:]) == {(1, 2)}
@@ -161,17 +161,17 @@ def test_a_hand_that_comes_in_is_found_at_the_next_search():
 
 def test_a_hand_that_is_lost_makes_it_search_at_once():
     scene = Scene(lambda t: [hand(100 if t < 0.29 else 190, 200)])
-    found = [numbers for _, numbers in scene.run(Follower(scene), 15)]
+    found = [numbers for _, numbers in scene.run(Follower(), 15)]
     assert all(len(numbers) == 1 for numbers in found), "it was found elsewhere in the same frame"
     scene = Scene(lambda t: [hand(100, 200)] if t < 0.29 else [])
-    scene.run(Follower(scene), 21)
+    scene.run(Follower(), 21)
     searches = [k for k, (box, _) in enumerate(scene.asked) if box is None]
     assert len(searches) < 12, "a missing hand does not make it search every frame"
 
 
 def test_unsure_answers_in_a_box_do_not_keep_a_track_alive():
     scene = Scene(lambda t: [hand(100, 200, score=0.9 if t < 0.2 else 0.3)])
-    follower = Follower(scene, least_score=0.5)
+    follower = Follower(least_score=0.5)
     scene.run(follower, 5)
     scene.hands = lambda t: [hand(100, 200, score=0.3)] if scene.asked[-1][0] is not None else []
     assert [numbers for _, numbers in scene.run(follower, 20, begin=6)] == [()] * 20
@@ -179,7 +179,7 @@ def test_unsure_answers_in_a_box_do_not_keep_a_track_alive():
 
 def test_two_boxes_that_show_the_same_hand_give_it_once():
     scene = Scene(lambda t: [hand(100, 200), hand(160, 200, "left", "b")])
-    follower = Follower(scene)
+    follower = Follower()
     scene.run(follower, 3)
     scene.hands = lambda t: [hand(130, 200)]
     for hands, numbers in scene.run(follower, 5, begin=3):
@@ -188,7 +188,7 @@ def test_two_boxes_that_show_the_same_hand_give_it_once():
 
 def test_searching_everywhere_asks_for_no_box():
     scene = Scene(lambda t: [hand(100 + 100 * t, 200), hand(400, 200)])
-    found = scene.run(Follower(scene, everywhere=True), 20)
+    found = scene.run(Follower(everywhere=True), 20)
     assert all(numbers == (1, 2) for _, numbers in found)
     assert {box for box, _ in scene.asked} == {None}
     assert len(scene.asked) == 20
@@ -205,10 +205,10 @@ def test_a_follower_shown_the_frames_again_goes_on_alike():
         )
 
     scene = Scene(hands)
-    whole = scene.run(Follower(scene), 90)
+    whole = scene.run(Follower(), 90)
     begun, resumed = Scene(hands), Scene(hands)
-    first = begun.run(Follower(begun), 37)
-    follower = Follower(resumed)
+    first = begun.run(Follower(), 37)
+    follower = Follower()
     for k, (found, numbers) in enumerate(first):
         follower.skip(FrameHands(k, k * STEP, found, numbers))
     rest = resumed.run(follower, 53, begin=37)

@@ -19,9 +19,19 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from handgraph.camera import PinholeCamera
-from handgraph.console import Answer, folder, numbers, progress, say, traceback_if_wanted, whole_number
+from handgraph.console import (
+    Answer,
+    above_zero,
+    folder,
+    numbers,
+    progress,
+    say,
+    seconds,
+    traceback_if_wanted,
+    whole_number,
+)
 from handgraph.errors import ConfigError, HandgraphError
-from handgraph.predicting import DEFAULT_DEPTH, model_for
+from handgraph.predicting import DEFAULT_DEPTH, SMOOTHING, model_for
 
 EVALUATION_BATCH = 64
 EVALUATION_SAMPLES = 1024
@@ -107,7 +117,7 @@ def _outputs(system: ModuleType) -> str:
 
 
 def run_predict(args: argparse.Namespace) -> Answer:
-    """Hands in image files. A file that cannot be used does not keep the others from their answers."""
+    """Hands in pictures, folders, videos and before a webcam. What cannot be used does not stop the rest."""
     from handgraph.predicting import run
 
     return run(args)
@@ -403,10 +413,10 @@ def _parser() -> argparse.ArgumentParser:
     predict = command("predict", run_predict, "predict frame.png --camera 588.03,587.07,320,240 --out result")
     predict.add_argument(
         "files",
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="photograph (JPEG, PNG, WebP, BMP), or depth frame: 16-bit PNG in mm, .npy or .npz in mm, NYU's "
-        "RGB PNG, MSRA's .bin",
+        "RGB PNG, MSRA's .bin; a folder or 'pattern' of them; a video",
     )
     _model_options(predict)
     predict.add_argument("--camera", metavar="FX,FY,CX,CY", help="focal lengths and principal point, pixels")
@@ -425,6 +435,29 @@ def _parser() -> argparse.ArgumentParser:
         "--explain", action="store_true", help="draw hybrid_gcn's classes and relations (with --out)"
     )
     predict.add_argument("--out", metavar="DIR", help="write pictures, pages and the JSON here")
+    predict.add_argument("--no-overlay", action="store_true", help="with --out: write no pictures or videos")
+    predict.add_argument(
+        "--format", choices=("json", "parquet"), default="json", help="with --out: write a table as well"
+    )
+    predict.add_argument("--resume", action="store_true", help="go on where the same command was interrupted")
+    predict.add_argument("--webcam", type=int, metavar="N", help="this machine's camera N, until Ctrl-C")
+    predict.add_argument(
+        "--fps", type=above_zero, help="take the pictures for the frames of a clip, so many a second"
+    )
+    predict.add_argument(
+        "--every", type=whole_number, default=1, metavar="N", help="every N-th frame of a clip"
+    )
+    predict.add_argument("--start", type=seconds, default=0.0, metavar="S", help="of a clip, seconds")
+    predict.add_argument("--end", type=seconds, metavar="S", help="of a clip, seconds")
+    predict.add_argument(
+        "--smooth", choices=SMOOTHING, default="none", help="steadier hands: live, or for recordings"
+    )
+    predict.add_argument(
+        "--runtime",
+        choices=("torch", "onnx"),
+        default="torch",
+        help="what runs the network; onnx starts faster and needs no PyTorch",
+    )
 
     evaluate = command(
         "evaluate", run_evaluate, "evaluate --model jgr_p2o --data synthetic:test --samples 1000"

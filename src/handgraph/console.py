@@ -4,6 +4,7 @@ Each command stands in a module of its own with a function that takes the argume
 """
 
 import argparse
+import math
 import os
 import sys
 import traceback
@@ -34,6 +35,32 @@ def whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
     return int(text)
+
+
+def above_zero(text: str) -> float:
+    """A positive number. Raises ArgumentTypeError."""
+    value = _finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time, zero or more. Raises ArgumentTypeError."""
+    value = _finite(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
+    return value
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
 
 
 def numbers(text: str, name: str, form: str) -> tuple[float, float, float, float]:

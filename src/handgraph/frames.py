@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from handgraph.shapes import UInt8
 
 from handgraph.errors import FormatError, InputError, MissingExtraError
-from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE
+from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE, read_image
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".ogv"]
@@ -39,29 +39,19 @@ class Shot:
     index   in the clip, from 0
     time_s  since the clip's first frame, in whole microseconds
     file    the frame's own file, or None
-    read    gives its pixels as 8-bit RGB; None where the frame is a file to be read by its name.
-            Raises FormatError for a damaged frame
+    pixels  gives 8-bit RGB; a frame with a file is read by its name instead. Raises FormatError where the
+            frame is damaged
     """
 
     index: int
     time_s: float
     file: str | None
-    read: Callable[[], UInt8[np.ndarray, "h w 3"]] | None
-
-
-class Clip(Protocol):
-    """Frames that follow one another in time. `length` is how many there should be, where that is known."""
-
-    name: str
-    fps: float
-    length: int | None
-
-    def __iter__(self) -> Iterator[Shot]: ...
+    pixels: Callable[[], UInt8[np.ndarray, "h w 3"]]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Picture files; a clip too, at so many frames a second."""
+    """Picture files; with a frame rate, the frames of a clip."""
 
     name: str
     files: tuple[str, ...]
@@ -73,7 +63,7 @@ class Pictures:
 
     def __iter__(self) -> Iterator[Shot]:
         for index, file in enumerate(self.files):
-            yield Shot(index, round(index / self.fps, 6), file, None)
+            yield Shot(index, round(index / self.fps, 6), file, lambda file=file: read_image(file))  # type: ignore[misc]
 
 
 class Video:
@@ -213,6 +203,9 @@ class Webcam:
         self._capture.release()
 
 
+Clip = Pictures | Video | Webcam
+
+
 @dataclass(frozen=True)
 class Part:
     """Some of a clip's frames: every n-th, from and until a time. Their numbers and times stay the clip's."""
@@ -247,18 +240,29 @@ class Part:
                 yield shot
 
 
-def sources(arguments: Sequence[str], fps: float | None = None) -> list[Pictures | str]:
+@dataclass(frozen=True)
+class Unusable:
+    """A folder, pattern or video that gives no frames, and why, in one line that names it."""
+
+    name: str
+    reason: str
+
+
+def sources(arguments: Sequence[str], fps: float | None = None) -> list[Pictures | Unusable | str]:
     """Groups of picture files, and the names of videos, in the order of the arguments.
 
     A folder stands for the pictures and videos in it, a pattern (`*`, `?`, `[…]`) for the files that it
     matches, both in natural order (2 before 10). With `fps` each group is one clip; files named one by one
-    are one group. Raises InputError for a folder or pattern without any.
+    are one group.
     """
-    groups: list[Pictures | str] = []
+    groups: list[Pictures | Unusable | str] = []
     for together, names in itertools.groupby(arguments, key=_stands_for_many):
         if together:
             for name in names:
-                groups += _groups(name, _files(name), fps)
+                try:
+                    groups += _groups(name, _files(name), fps)
+                except InputError as error:
+                    groups.append(Unusable(name, str(error)))
         else:
             groups += _groups("", list(names), fps)
     return groups

@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from handgraph.shapes import Float
 
 from handgraph.errors import ConfigError, MissingExtraError
 from handgraph.formats.lines import FrameHands
 from handgraph.hand import Hand, Side
 
 Box = tuple[float, float, float, float]
+
+Look = Callable[[Box | None, Side | None], list[Hand]]
+"""Asks an estimator for the hands of a frame: of that side in the box, or all where it is None."""
 
 LOST_S, LOST_FRAMES = 0.5, 3
 """A track ends when its hand has not been seen for this long and for so many frames."""
@@ -131,34 +134,27 @@ class Tracker:
 class Follower:
     """The hands of one frame after another, with their tracks.
 
-    `look(image, box, side)` asks an estimator: at a box, or in the whole frame where the box is None. Boxes
-    are looked at only while every track's hand is found so; the whole frame is searched at the beginning, as
-    soon as one is missing, and every `SEARCH_S`.
+    Only boxes where tracks are expected are looked at, while every track's hand is found so; the whole frame
+    is searched at the beginning, as soon as one is missing, and every `SEARCH_S`.
     """
 
-    def __init__(
-        self,
-        look: Callable[[np.ndarray, Box | None, Side | None], list[Hand]],
-        *,
-        everywhere: bool = False,
-        enlarged: float = 1.1,
-        least_score: float = 0.5,
-    ) -> None:
+    def __init__(self, *, everywhere: bool = False, enlarged: float = 1.1, least_score: float = 0.5) -> None:
         """`everywhere`: search every frame as a whole. `enlarged`: sides of a box over the keypoints'."""
-        self._look = look
         self._everywhere, self._enlarged, self._least_score = everywhere, enlarged, least_score
         self._tracker = Tracker()
         self._last_s: float | None = None
 
-    def __call__(self, image: np.ndarray, time_s: float) -> tuple[tuple[Hand, ...], tuple[int, ...]]:
-        """The hands of the next frame, and the tracks' numbers. Raises what the estimator raises."""
+    def __call__(
+        self, image: np.ndarray, time_s: float, look: Look
+    ) -> tuple[tuple[Hand, ...], tuple[int, ...]]:
+        """The hands of the next frame, and the tracks' numbers. Raises what `look` raises."""
         found: list[Hand] = []
         expected: list[Expected] = []
         if not self._everywhere:
             expected = [one for one in self._tracker.expected(time_s) if _inside(one.box_px, image)]
-            found = _distinct([hand for one in expected for hand in self._at(image, one)])
+            found = _distinct([hand for one in expected for hand in self._at(one, look)])
         if self._must_search(expected, found, time_s):
-            found = _distinct([*self._look(image, None, None), *found])
+            found = _distinct([*look(None, None), *found])
         # As they will stand in a file, so that a resumed run sees the very same numbers.
         hands = [Hand.from_dict(hand.to_dict()) for hand in found]
         numbers = self.again(time_s, hands)
@@ -180,8 +176,8 @@ class Follower:
                 "run without --resume"
             )
 
-    def _at(self, image: np.ndarray, one: Expected) -> list[Hand]:
-        found = self._look(image, _larger(one.box_px, self._enlarged), one.side)
+    def _at(self, one: Expected, look: Look) -> list[Hand]:
+        found = look(_larger(one.box_px, self._enlarged), one.side)
         # In a box the estimator answers with less certainty than in a picture that nobody has looked at.
         found = [hand for hand in found if hand.score >= self._least_score]
         return sorted(found, key=lambda hand: -hand.score)[:1]
