@@ -392,7 +392,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="handgraph",
-        description="Hands in depth frames and photographs: find them, train and measure the systems that do.",
+        description="Hands in depth frames and photographs: find them, train and measure what finds them.",
         epilog="example: handgraph predict frame.png --camera 588.03,587.07,320,240 --out result",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
