@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import handgraph as hg
+from handgraph.answering import TorchNetwork
 from handgraph.cli import main
 from handgraph.colour import ColourEstimator
 from handgraph.errors import FormatError, InputError
@@ -58,9 +59,9 @@ def picture(size, corner, height, *, mirrored=False):
 
 @pytest.fixture
 def estimate():
-    made = ColourEstimator(CONFIG.build(), "hourglass", CONFIG)
-    made._module = Dots()
-    return made
+    network = TorchNetwork(CONFIG.build(), "hourglass", CONFIG)
+    network.module.module = Dots()
+    return ColourEstimator(network)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

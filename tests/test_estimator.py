@@ -9,6 +9,8 @@ import torch
 
 import handgraph as hg
 from handgraph import estimator as module
+from handgraph import localize
+from handgraph.answering import TorchNetwork
 from handgraph.estimator import Estimator, load, weights_path
 from handgraph.hand import CAMERA_FRAME
 from handgraph.localize import Candidate
@@ -33,7 +35,7 @@ def network() -> torch.nn.Module:
 @pytest.fixture
 def estimate(network: torch.nn.Module) -> Estimator:
     """Reports whatever the random network says."""
-    made = Estimator(network, "jgr_p2o", CONFIG)
+    made = Estimator(TorchNetwork(network, "jgr_p2o", CONFIG))
     made.least_score = 0.0
     return made
 
@@ -124,13 +126,13 @@ def test_collapsed_skeleton_is_no_hand(
 
 
 class Known:
-    """A system whose `decode` says where it was asked to look; stands in for a trained one."""
+    """A system whose decoder says where it was asked to look; stands in for a trained one."""
 
     def __init__(self, scores: Sequence[float]) -> None:
         self.scores = list(scores)
         self.looked: list[float] = []
 
-    def decode(self, output: torch.Tensor, crops: Sequence[hg.Crop]) -> list[hg.Hand]:
+    def hands(self, answer: object, crops: Sequence[hg.Crop]) -> list[hg.Hand]:
         hands = []
         for crop in crops:
             (u, v) = crop.image_px(np.full(2, (crop.size - 1) / 2))
@@ -154,9 +156,9 @@ def looked_at(
 ) -> tuple[list[float], hg.Hand]:
     """The x of every crop's centre, with two candidates at x = 0 and x = 200 mm."""
     places = [Candidate(np.array([x, 0.0, 500.0]), 250.0, (0.0, 0.0, 9.0, 9.0), 0.5) for x in (0.0, 200.0)]
-    monkeypatch.setattr(module, "find_hands", lambda *_, **__: places)
+    monkeypatch.setattr(localize, "find_hands", lambda *_, **__: places)
     known = Known(scores)
-    monkeypatch.setattr(estimate, "_system", known)
+    monkeypatch.setattr(estimate, "_decoder", known)
     hand = only(estimate(frame, camera=CAMERA))
     return known.looked, hand
 
@@ -219,7 +221,7 @@ def test_load_from_a_checkpoint(tmp_path: Path, network: torch.nn.Module, frame:
     loaded = hg.load(checkpoint=tmp_path / "mine")
     assert (loaded.name, loaded.config, loaded.meta["trained_on"]) == ("jgr_p2o", CONFIG, "noise")
     loaded.least_score = 0.0
-    same = Estimator(network, "jgr_p2o", CONFIG)
+    same = Estimator(TorchNetwork(network, "jgr_p2o", CONFIG))
     same.least_score = 0.0
     np.testing.assert_allclose(
         only(loaded(frame, camera=CAMERA)).joints_mm, only(same(frame, camera=CAMERA)).joints_mm, atol=1e-3
@@ -239,7 +241,7 @@ def test_load_refuses_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_network_of_other_joints_is_refused() -> None:
     config = jgr_p2o.Config(joints=14, hourglasses=1, width=16)
     with pytest.raises(hg.ConfigError, match="predicts 14 joints, a hand has 21"):
-        Estimator(config.build(), "jgr_p2o", config)
+        Estimator(TorchNetwork(config.build(), "jgr_p2o", config))
 
 
 @pytest.mark.skipif(not weights_path("jgr_p2o").is_file(), reason="no shipped weights in this checkout")

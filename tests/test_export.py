@@ -1,68 +1,392 @@
-"""ONNX files: they answer as PyTorch does, say what they are, and are not written when they do not."""
+"""ONNX files: they answer as PyTorch does, say what they are, and are not written when they do not.
+
+Every system is exported whole, tiny and untrained, in the slow tests; a depth and a colour one always.
+"""
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
-from handgraph import export
-from handgraph.errors import CheckpointError, HandgraphError
-from handgraph.systems import jgr_p2o
+import handgraph as hg
+from handgraph import export, images, keypoints, runtime, skeleton, systems
+from handgraph.answering import TorchNetwork
+from handgraph.errors import CheckpointError, ConfigError, HandgraphError, MissingExtraError
+from handgraph.networks.cpm import PoseMachineShape
+from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.training.checkpoint import save_weights
 
+MACHINE = PoseMachineShape(stages=2, width=8, stride=4, norm=True)
+GLASS = HourglassShape(1, 16, 2, "compact")
+SIAPOSE = {"unary": "hourglass", "hourglass": GLASS, "input_size": 64, "layers": 2, "kernel_size": 15}
+MODELS = {"cpm": MACHINE, "input_size": 64, "kernel_size": 15}
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+QUICK = {
+    "jgr_p2o": ("jgr_p2o", {"width": 16, "input_size": 32, "hourglasses": 1}),
+    "siapose": ("siapose", {**SIAPOSE, "heads": 2, "pointer": "small", "decode": "local"}),
+}
+SLOW: dict[str, tuple[str, dict[str, Any]]] = {
+    "jgr_p2o, NYU's joints": ("jgr_p2o", {"width": 16, "input_size": 32, "joints": 14}),
+    "siapose, turned upright": ("siapose", {**SIAPOSE, "heads": 1, "rotation": "vector", "pointer": "small"}),
+    "cpm": ("cpm", {"width": 16, "input_size": 64, "stages": 2, "stride": 4, "norm": True}),
+    "hourglass": (
+        "hourglass",
+        {"width": 16, "input_size": 64, "stacks": 2, "depth": 2, "form": "compact", "growth": 8},
+    ),
+    "agmn": ("agmn", {**MODELS, "pairwise": MACHINE}),
+    "rmgmn": ("rmgmn", {**MODELS, "models": 2, "rotation_backbone": "small", "classifier": "small"}),
+    "hybrid_gcn": ("hybrid_gcn", {"width": 8, "hidden": 32, "input_size": 64}),
+    "hybrid_gcn, nearest neighbours": (
+        "hybrid_gcn",
+        {"width": 8, "hidden": 32, "input_size": 64, "refinement": "knn", "relations": False},
+    ),
+    "graph_refine": ("graph_refine", {"width": 16, "blocks": 2, "input_size": 64}),
+    "graph_refine, 6D": (
+        "graph_refine",
+        {"width": 16, "blocks": 2, "input_size": 64, "rotation": "6d", "refinement": "fc"},
+    ),
+    "identity_mesh": ("identity_mesh", {"detector": GLASS, "input_size": 64}),
+    "identity_mesh, shape given": ("identity_mesh", {"detector": GLASS, "input_size": 64, "shape": "given"}),
+}
+
+
+def network(name: str, config: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
+    """Random weights; the norms have seen a batch, and no parameter is left at the zero it starts with."""
     torch.manual_seed(0)
-    config = jgr_p2o.Config(width=16, input_size=32, hourglasses=1)
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_weights(path, config.build(), "jgr_p2o", config)
+    made = getattr(systems, name).Config(**config)
+    module = made.build().train()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.1)
+        image = export.sample_crops(getattr(systems, name).INPUT, made.input_size)[0]
+        for _ in range(3):
+            module(torch.from_numpy(image))
+    return module.eval(), made
+
+
+def written(folder: Path, name: str, config: dict[str, Any]) -> Path:
+    module, made = network(name, config)
+    path = folder / f"{name}.safetensors"
+    save_weights(path, module, name, made, meta={"trained_on": "nothing"})
     return path
 
 
 @pytest.fixture(scope="module")
-def exported(weights):
-    out = weights.with_name("small.onnx")
-    return out, export.export(weights, out)
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, dict[str, Any]]]:
+    """Weights, ONNX file and report of the quick systems."""
+    folder = tmp_path_factory.mktemp("files")
+    found = {}
+    for name, (system, config) in QUICK.items():
+        weights = written(folder, system, config)
+        out = folder / f"{name}.onnx"
+        found[name] = weights, out, export.export(weights, out)
+    return found
 
 
-def test_hands_are_the_same_in_both_runtimes(exported):
-    out, result = exported
-    assert result["file"] == str(out)
-    assert 0 <= result["max_diff_px"] < 1e-3
-    assert 0 <= result["max_diff_mm"] < 1e-2
-    assert result["ms_torch"] > 0
-    assert result["ms_onnx"] > 0
+@pytest.mark.parametrize("name", QUICK)
+def test_hands_are_the_same_in_both_runtimes(name: str, files: Any) -> None:
+    weights, out, report = files[name]
+    assert report["file"] == str(out)
+    assert 0 <= report["max_diff_px"] <= export.MOST_PX
+    assert report["pictures"] >= 12
+    assert report["ms_torch"] > 0
+    assert report["ms_onnx"] > 0
+    # And those of the estimators, whose way there is the same.
+    ours, theirs = hg.load(checkpoint=weights), hg.load(checkpoint=out)
+    assert (theirs.name, theirs.runtime, ours.runtime) == (name, "onnx", "torch")
+    ours.least_score = theirs.least_score = 0.0
+    folder = Path(hg.__file__).parent / "samples"
+    if name == "jgr_p2o":
+        frame = images.read_depth(folder / "depth_000009.png").depth_mm
+        options = {"camera": hg.PinholeCamera(241.0, 241.0, 155.0, 119.0), "box": (0.0, 0.0, 320.0, 240.0)}
+    else:
+        frame = images.read_image(folder / "image_000009.jpg")
+        options = {"box": (200.0, 100.0, 220.0, 220.0), "side": "right"}
+    for a, b in zip(ours(frame, **options), theirs(frame, **options), strict=True):
+        np.testing.assert_allclose(a.keypoints_px, b.keypoints_px, atol=0.05)
+        np.testing.assert_allclose(a.confidence, b.confidence, atol=1e-4)
 
 
-def test_any_batch_size_runs(exported):
-    session = onnxruntime.InferenceSession(exported[0], providers=["CPUExecutionProvider"])
-    for batch in (1, 5):
-        answered = session.run(["uvz.0"], {"image": torch.ones(batch, 1, 32, 32).numpy()})
-        assert answered[0].shape == (batch, 21, 3)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW)
+def test_every_system_is_exported_whole(case: str, tmp_path: Path) -> None:
+    """Any number of crops, hands within the bounds; `exported` itself has compared them on the pictures."""
+    name, config = SLOW[case]
+    module, made = network(name, config)
+    content, answering = export.exported_system(module, name, made, {}, "here")
+    loaded = runtime.OnnxNetwork(content, "here")
+    assert loaded.about["parity"]["max_diff_px"] <= export.MOST_PX
+    if answering.fields != ("uv", "confidence"):
+        assert loaded.about["parity"]["max_diff_mm"] <= export.MOST_MM
+    image, _ = export.sample_crops(loaded.input, made.input_size)
+    network_ = TorchNetwork(module, name, made)
+    for count in (1, 2, 5):
+        ours, theirs = network_(image[:count]), loaded(image[:count])
+        for field in answering.fields:
+            a, b = getattr(ours, field), getattr(theirs, field)
+            assert a.shape == b.shape
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3, err_msg=field)
+    if loaded.takes_shape:
+        shape = np.linspace(-1, 1, 10, dtype=np.float32)[None].repeat(2, axis=0)
+        shape[1] = np.nan
+        ours, theirs = network_(image[:2], shape), loaded(image[:2], shape)
+        np.testing.assert_allclose(theirs.shape, ours.shape, atol=1e-5)
+        np.testing.assert_allclose(theirs.shape[0], shape[0], atol=1e-6)
+        assert np.isfinite(theirs.shape[1]).all()
+        np.testing.assert_allclose(theirs.vertices_mm, ours.vertices_mm, atol=1e-2)
 
 
-def test_the_file_says_what_it_is(exported):
-    model = onnx.load(exported[0])
+@pytest.mark.slow
+def test_a_still_hand_is_not_nan() -> None:
+    """Rotation by nothing: the constant that guards the division must outlive the exporter's optimiser."""
+    from handgraph.hand_model import HandLayer
+
+    class Posed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = HandLayer()
+
+        def forward(self, pose: torch.Tensor) -> torch.Tensor:
+            vertices: torch.Tensor = self.layer(pose[:, :10] * 0, pose).vertices_mm
+            return vertices
+
+    pose = torch.zeros(3, 48)
+    pose[1] = 0.3 * torch.randn(48, generator=torch.Generator().manual_seed(0))
+    pose[2, 5] = 1e-9
+    program = torch.onnx.export(Posed(), (pose,), dynamo=True, opset_version=runtime.OPSET, verbose=False)
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {session.get_inputs()[0].name: pose.numpy()})
+    np.testing.assert_allclose(found, Posed()(pose).numpy(), atol=1e-3)
+
+
+def test_the_file_says_what_it_is(files: Any) -> None:
+    model = onnx.load(files["jgr_p2o"][1])
     about = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "handgraph"))
-    assert about["system"] == "jgr_p2o"
-    assert about["config"]["input_size"] == 32
-    assert about["inputs"] == [entry.name for entry in model.graph.input] == ["image"]
-    assert about["outputs"] == [entry.name for entry in model.graph.output]
-    assert "mm" in about["input"]
-    assert model.opset_import[0].version == export.OPSET
+    assert (about["system"], about["kind"], about["format_version"]) == ("jgr_p2o", "depth", 1)
+    assert about["config"]["input_size"] == about["crop"]["size"] == 32
+    assert list(about["inputs"]) == [entry.name for entry in model.graph.input] == ["image"]
+    assert list(about["outputs"]) == [entry.name for entry in model.graph.output] == ["uvz", "spread"]
+    assert about["parity"]["max_diff_mm"] == files["jgr_p2o"][2]["max_diff_mm"] <= export.MOST_MM
+    assert about["joints"] == list(skeleton.JOINT_NAMES)
+    assert about["weights"]["trained_on"] == "nothing"
+    assert model.opset_import[0].version == runtime.OPSET
+    assert runtime.description(files["jgr_p2o"][1].read_bytes(), "x") == about
+    assert hg.load(checkpoint=files["jgr_p2o"][1]).meta["trained_on"] == "nothing"
 
 
-def test_a_file_that_answers_otherwise_is_not_written(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_hands_differ", lambda *args: (0.2, 0.01))
-    with pytest.raises(HandgraphError, match=r"not written, its hands differ .* by 0.2 px and 0.01 mm"):
-        export.export(weights, tmp_path / "x.onnx")
+def test_the_described_crop_is_the_one_that_is_made(files: Any) -> None:
+    """The recipe in the metadata, followed to the letter with NumPy alone."""
+    about = runtime.description(files["siapose"][1].read_bytes(), "x")["crop"]
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (160, 120))
+    x, y, side, size = 31.0, 22.0, 70.0, about["size"]
+    crop = hg.Crop.window((x, y, side, side), size)
+    ours = images.to_network(crop.apply_image(picture)[None])[0]
+    at = np.linspace(0, side - 1, size)
+    columns, rows = np.meshgrid(x + at, y + at)
+    left, top = np.floor(columns).astype(int), np.floor(rows).astype(int)
+    across, down = (columns - left)[..., None], (rows - top)[..., None]
+    rgb = (
+        picture[top, left] * (1 - across) * (1 - down)
+        + picture[top, left + 1] * across * (1 - down)
+        + picture[top + 1, left] * (1 - across) * down
+        + picture[top + 1, left + 1] * across * down
+    )
+    wanted = ((rgb / 255 - about["mean"]) / about["std"]).transpose(2, 0, 1)
+    # OpenCV rounds positions to a 32nd of a pixel and colours to whole numbers.
+    assert np.abs(ours - wanted).max() < 0.25
+    assert np.abs(ours - wanted).mean() < 0.02
+
+
+def test_a_file_that_answers_otherwise_is_not_written(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_program", lambda *_: _Kept(files["jgr_p2o"][1]))
+    for px, mm in ((0.2, 0.01), (0.01, 0.2), (float("nan"), None)):
+        monkeypatch.setattr(export, "_hands_differ", lambda *_, px=px, mm=mm: (px, mm))
+        with pytest.raises(HandgraphError, match=r"not exported, its hands differ .* by .* px and .* mm"):
+            export.export(files["jgr_p2o"][0], tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_weights_are_refused(tmp_path):
+class _Kept:
+    """What torch's exporter gives, from a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.model_proto = onnx.load(path)
+
+
+def test_the_comparison_sees_a_difference(files: Any) -> None:
+    loaded = runtime.load_onnx(files["siapose"][1])
+    image, crops = export.sample_crops("colour", 64)
+    answer = loaded(image)
+    other = answer._replace(uv=answer.uv + np.float32(0.1 / 63))
+    px, mm = export._hands_differ(keypoints, answer, other, crops)
+    scale = max(1 / np.sqrt(abs(np.linalg.det(crop.crop_from_image[:, :2]))) for crop in crops)
+    assert px == pytest.approx(0.1 * scale, rel=1e-3)
+    assert mm is None
+
+
+def test_what_cannot_be_exported(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         export.export(tmp_path / "bad.safetensors", tmp_path / "x.onnx")
+    config = systems.agmn.Config(**MODELS, pairwise=MACHINE, true_kernels=True)
+    with pytest.raises(ConfigError, match="here: true_kernels is an evaluation with labels"):
+        export.exported_system(config.build(), "agmn", config, {}, "here")
+
+
+def test_files_that_are_not_ours(files: Any, tmp_path: Path) -> None:
+    content = files["jgr_p2o"][1].read_bytes()
+    model = onnx.load(files["jgr_p2o"][1])
+    about = json.loads(model.metadata_props[0].value)
+
+    def described(text: str) -> bytes:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        onnx.helper.set_model_props(changed, {"handgraph": text})
+        return bytes(changed.SerializeToString())
+
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    other.opset_import[0].version = 17
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    empty = onnx.ModelProto()
+    empty.CopyFrom(model)
+    empty.graph.node[0].op_type = "Nothing"
+    for what, message in (
+        (content[: len(content) // 2], r"not a whole ONNX file \(\d+ bytes\); copy it again"),
+        (b"", "not a whole ONNX file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a whole ONNX file"),
+        (bare.SerializeToString(), "expected a file that `handgraph export` wrote"),
+        (other.SerializeToString(), "ONNX operators of version 17, expected 18; export it again"),
+        (described("[1]"), "its description is not a JSON object"),
+        (described("{"), "its description is not a JSON object"),
+        (described(json.dumps({**about, "format_version": 9})), "format version 9, this handgraph reads 1"),
+        (described(json.dumps({**about, "system": "toes"})), "holds 'toes', expected one of jgr_p2o"),
+        (empty.SerializeToString(), "ONNX Runtime cannot use it"),
+    ):
+        (tmp_path / "x.onnx").write_bytes(what)
+        with pytest.raises(CheckpointError, match=message) as error:
+            hg.load(checkpoint=tmp_path / "x.onnx")
+        assert str(error.value).startswith(str(tmp_path / "x.onnx"))
+        assert "\n" not in str(error.value)
+    with pytest.raises(CheckpointError, match=r"holds weights of jgr_p2o, not of siapose"):
+        hg.load("siapose", checkpoint=files["jgr_p2o"][1])
+    with pytest.raises(ConfigError, match="runtime is 'tensorrt', expected one of torch, onnx"):
+        hg.load("siapose", runtime="tensorrt")  # type: ignore[call-overload]
+    with pytest.raises(CheckpointError, match="no such weights file"):
+        hg.load(checkpoint=tmp_path / "none.onnx", runtime="onnx")
+
+
+def test_without_onnx_runtime(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"needs onnxruntime: pip install 'handgraph\[export\]'"):
+        hg.load(checkpoint=files["jgr_p2o"][1])
+
+
+def test_an_export_is_made_once_and_again_when_damaged(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, out, _ = files["jgr_p2o"]
+    made = []
+
+    def exported(file: Path) -> tuple[bytes, None]:
+        made.append(file)
+        return out.read_bytes(), None
+
+    monkeypatch.setattr(export, "exported", exported)
+    monkeypatch.setenv("HANDGRAPH_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert hg.load(checkpoint=weights, runtime="onnx").runtime == "onnx"
+    assert made == [weights]
+    (entry,) = (tmp_path / "cache").iterdir()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"exporting {weights.name} for ONNX Runtime, once; kept in {tmp_path / 'cache'}" in said
+
+    content = bytearray(entry.read_bytes())
+    content[len(content) // 2] ^= 1  # in the weights, where ONNX Runtime would not notice
+    entry.write_bytes(content)
+    assert hg.load(checkpoint=weights, runtime="onnx").runtime == "onnx"
+    assert made == [weights] * 2
+    assert "again, the cached file being damaged" in capsys.readouterr().err
+    assert [entry.read_bytes() for entry in (tmp_path / "cache").iterdir()] == [out.read_bytes()]
+
+    # Other weights, or another version of handgraph, are another entry.
+    monkeypatch.setattr(runtime, "__version__", "9.9")
+    hg.load(checkpoint=weights, runtime="onnx")
+    assert len(made) == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, out, _ = files["jgr_p2o"]
+    monkeypatch.setattr(export, "exported", lambda file: (out.read_bytes(), None))
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HANDGRAPH_CACHE", str(tmp_path / "file" / "cache"))
+    assert hg.load(checkpoint=weights, runtime="onnx").name == "jgr_p2o"
+    assert "not kept" in capsys.readouterr().err
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HANDGRAPH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert runtime.cache_folder() == Path.home() / ".cache" / "handgraph"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert runtime.cache_folder() == Path.home() / ".cache" / "handgraph"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert runtime.cache_folder() == Path("/somewhere/handgraph")
+    monkeypatch.setenv("HANDGRAPH_CACHE", "/mine")
+    assert runtime.cache_folder() == Path("/mine")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_exported_file_is_answered_without_pytorch(name: str, files: Any) -> None:
+    """In a process where PyTorch cannot even be imported, through the command line."""
+    sample = {"jgr_p2o": "depth_000009.png", "siapose": "image_000009.jpg"}[name]
+    code = (
+        "import json, sys; sys.modules['torch'] = None\n"
+        "from handgraph.cli import main\n"
+        f"code = main(['predict', {str(Path(hg.__file__).parent / 'samples' / sample)!r}, '--checkpoint', "
+        f"{str(files[name][1])!r}, '--json'])\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HANDGRAPH_DEBUG": "1"},
+    )
+    assert shown.returncode == 0, shown.stderr
+    (image,) = json.loads(shown.stdout)["images"]
+    assert image["file"].endswith(sample)
+    loaded = set(json.loads(shown.stderr.splitlines()[-1]))
+    heavy = {"matplotlib", "onnx", "onnxscript", "pyarrow", "sklearn", "safetensors", "trimesh"}
+    if name == "siapose":
+        heavy |= {"numba", "scipy"}  # the finder in depth frames is compiled
+    assert not heavy & loaded
+
+
+def test_the_estimator_takes_other_joints_for_what_they_are() -> None:
+    config = replace(systems.jgr_p2o.Config(width=16, input_size=32, hourglasses=1), joints=14)
+    with pytest.raises(ConfigError, match="predicts 14 joints, a hand has 21"):
+        hg.Estimator(TorchNetwork(config.build(), "jgr_p2o", config))

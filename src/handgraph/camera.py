@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Num
 
 from handgraph.errors import InputError
+from handgraph.shapes import Float, Num
 
 MARGIN = 1.5
 """Side of a colour crop over the longer side of the hand's box, where nobody says otherwise."""

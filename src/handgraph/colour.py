@@ -1,26 +1,25 @@
 """From a photograph to `Hand`s: the colour half of `load`'s estimators.
 
-picture → windows → `Crop` → network → `decode`, and once more with the crop laid around the joints → the most
-convincing `Hand`. Arrays are NumPy outside, tensors inside.
+picture → windows → `Crop` → network → `decoding`, and once more with the crop laid around the joints → the
+most convincing `Hand`.
 """
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import nn
 
 from handgraph.camera import MARGIN, Crop, PinholeCamera
+from handgraph.decoding import decoder
 from handgraph.errors import ConfigError, FormatError, InputError
-from handgraph.evaluation.measures import inputs
 from handgraph.hand import Hand, Side
 from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE, to_network
-from handgraph.networks.hourglass import folded
+from handgraph.runtime import Network
+from handgraph.shapes import Float
 from handgraph.skeleton import BONES
-from handgraph.subject import Subject
-from handgraph.training.checkpoint import find_system
+
+if TYPE_CHECKING:
+    from handgraph.subject import Subject
 
 Box = tuple[float, float, float, float]
 
@@ -40,17 +39,19 @@ class ColourEstimator:
     """Finds the hand in colour pictures and its 21 joints. Make one with `load`.
 
     name, config, meta   what the weights are: system, its `Config`, and how they were trained
+    input, runtime       "colour"; whether PyTorch ("torch") or ONNX Runtime ("onnx") runs the network
     least_score          a hand with a lower score is not reported; may be set
     """
 
-    def __init__(self, module: nn.Module, name: str, config: Any, meta: dict[str, Any] | None = None) -> None:
-        self.name, self.config, self.meta = name, config, meta or {}
+    def __init__(self, network: Network) -> None:
+        self.name, self.config, self.meta = network.name, network.config, network.meta
+        self.input, self.runtime = network.input, network.runtime
         self.least_score = LEAST_SCORE
-        self._system = find_system(name)
-        joints = getattr(config, "joints", 21)
+        joints = getattr(self.config, "joints", 21)
         if joints != 21:
-            raise ConfigError(f"{name}: predicts {joints} joints, a hand has 21: evaluate it instead")
-        self._module = folded(module)
+            raise ConfigError(f"{self.name}: predicts {joints} joints, a hand has 21: evaluate it instead")
+        self._network = network
+        self._decoder = decoder(self.name)
 
     @overload
     def __call__(
@@ -59,7 +60,7 @@ class ColourEstimator:
         camera: PinholeCamera | None = ...,
         box: Box | None = ...,
         side: Side | None = ...,
-        subject: Subject | None = ...,
+        subject: "Subject | None" = ...,
     ) -> list[Hand]: ...
 
     @overload
@@ -69,7 +70,7 @@ class ColourEstimator:
         camera: PinholeCamera | None = ...,
         box: Box | None = ...,
         side: Side | None = ...,
-        subject: Subject | None = ...,
+        subject: "Subject | None" = ...,
     ) -> list[list[Hand]]: ...
 
     def __call__(
@@ -78,7 +79,7 @@ class ColourEstimator:
         camera: PinholeCamera | None = None,
         box: Box | None = None,
         side: Side | None = None,
-        subject: Subject | None = None,
+        subject: "Subject | None" = None,
     ) -> list[Hand] | list[list[Hand]]:
         """The most convincing hand in a picture (H, W, 3) uint8 RGB, or an empty list where there is none.
 
@@ -100,10 +101,22 @@ class ColourEstimator:
             for index, one in enumerate(image)
         ]
 
-    def output(self, image: np.ndarray, hand: Hand, subject: Subject | None = None) -> tuple[Any, Crop]:
-        """The network's whole output for the crop around a hand that it found, and that crop."""
+    def output(self, image: np.ndarray, hand: Hand, subject: "Subject | None" = None) -> tuple[Any, Crop]:
+        """The network's whole output for the crop around a hand that it found, and that crop.
+
+        Raises ConfigError in ONNX Runtime, whose files hold the answer alone.
+        """
+        whole = getattr(self._network, "output", None)
+        if whole is None:
+            raise ConfigError(f"{self.name}: the whole output is PyTorch's alone, choose runtime torch")
         crop = self._crop(_enlarged(_tight(hand), MARGIN), hand.camera, hand.side)
-        return self._run(image, [crop], subject), crop
+        return whole(_pixels(image, [crop]), self._shape(subject, 1)), crop
+
+    def _shape(self, subject: "Subject | None", count: int) -> Float[np.ndarray, "b 10"] | None:
+        """The subject's shape for networks that take one, for each crop."""
+        if subject is None or not self._network.takes_shape:
+            return None
+        return np.tile(np.asarray(subject.shape, np.float32), (count, 1))
 
     def _hands(
         self,
@@ -111,7 +124,7 @@ class ColourEstimator:
         camera: PinholeCamera | None,
         box: Box | None,
         side: Side | None,
-        subject: Subject | None,
+        subject: "Subject | None",
     ) -> list[Hand]:
         sides: tuple[Side, ...] = ("right", "left") if side is None else (side,)
         height, width = image.shape[:2]
@@ -140,32 +153,25 @@ class ColourEstimator:
         camera: PinholeCamera | None,
         windows: Sequence[Box],
         sides: Sequence[Side],
-        subject: Subject | None,
+        subject: "Subject | None",
     ) -> list[Hand]:
         """What the network sees in each window, as each side, in one batch."""
         crops = [self._crop(window, camera, side) for side in sides for window in windows]
-        output = self._run(image, crops, subject)
+        answer = self._network(_pixels(image, crops), self._shape(subject, len(crops)))
         known = {}
-        if subject is not None and hasattr(self._system, "SCALE_BONE"):
-            length = subject.bone_lengths_mm[BONES.index(self._system.SCALE_BONE)]
+        if subject is not None and hasattr(self._decoder, "SCALE_BONE"):
+            length = subject.bone_lengths_mm[BONES.index(self._decoder.SCALE_BONE)]
             known["scale_mm"] = np.full(len(crops), float(length))
-        hands: list[Hand] = self._system.decode(output, crops, **known)
+        hands: list[Hand] = self._decoder.hands(answer, crops, **known)
         return hands
 
     def _crop(self, window: Box, camera: PinholeCamera | None, side: Side) -> Crop:
         return Crop.window(window, self.config.input_size, camera, mirrored=side == "left")
 
-    def _run(self, image: np.ndarray, crops: Sequence[Crop], subject: Subject | None) -> Any:
-        shape = np.zeros(10) if subject is None else subject.shape
-        batch = {
-            "image": torch.from_numpy(to_network(np.stack([crop.apply_image(image) for crop in crops]))),
-            "shape": torch.from_numpy(shape).float().expand(len(crops), 10),
-        }
-        set_subject: Any = getattr(self._module, "set_subject", None)
-        if set_subject is not None:
-            set_subject(None if subject is None else subject.shape)
-        with torch.inference_mode():
-            return self._module(*inputs(self._system, batch))
+
+def _pixels(image: np.ndarray, crops: Sequence[Crop]) -> Float[np.ndarray, "b 3 s s"]:
+    """The crops of a picture as networks take them."""
+    return to_network(np.stack([crop.apply_image(image) for crop in crops]))
 
 
 def _checked(image: np.ndarray, name: str) -> np.ndarray:

@@ -1,32 +1,34 @@
 """`load(name)` → an estimator: a frame in, `Hand`s out; the path of users and command line.
 
-This file holds the one for depth, `handgraph.colour` that for photographs.
+This file holds the one for depth, `handgraph.colour` that for photographs. Neither imports PyTorch: whoever
+runs the network does (`handgraph.runtime`).
 
-frame → candidates (`localize`) → `Crop` → network → `decode`, and once more with the crop moved to the hand
-→ the most plausible `Hand`. Arrays are NumPy outside, tensors inside; no step is written twice elsewhere.
+frame → candidates (`localize`) → `Crop` → network → `decoding`, and once more with the crop moved to the hand
+→ the most plausible `Hand`.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import nn
 
+from handgraph import systems
 from handgraph.camera import Crop, PinholeCamera
 from handgraph.colour import ColourEstimator
+from handgraph.decoding import decoder
 from handgraph.errors import CheckpointError, ConfigError, InputError
+from handgraph.files import weights_file
 from handgraph.hand import Hand, Side
 from handgraph.images import assumed_camera, checked_depth
-from handgraph.localize import Candidate, find_hands
-from handgraph.networks.hourglass import folded
+from handgraph.runtime import Network, Runtime, check_runtime, load_exported, load_onnx
+from handgraph.shapes import Float
 from handgraph.skeleton import BONES
-from handgraph.training.checkpoint import find_system, load_system
+
+if TYPE_CHECKING:
+    from handgraph.localize import Candidate
 
 Box = tuple[float, float, float, float]
 
@@ -53,7 +55,8 @@ def shipped_weights(name: str) -> Path:
 
     Raises ConfigError for an unknown name, CheckpointError where none are shipped.
     """
-    find_system(name)
+    if name not in systems.names():
+        raise ConfigError(f"unknown system {name!r}, expected one of {', '.join(systems.names())}")
     if not weights_path(name).is_file():
         raise CheckpointError(
             f"{name}: no weights are shipped with this installation; train it and give the checkpoint"
@@ -67,14 +70,18 @@ def weights_path(name: str) -> Path:
 
 
 @overload
-def load(name: Literal["jgr_p2o"] | None = ...) -> "Estimator": ...
+def load(name: Literal["jgr_p2o"] | None = ..., *, runtime: Runtime = ...) -> "Estimator": ...
 
 
 @overload
-def load(name: str | None = ..., *, checkpoint: str | Path | None = ...) -> "Estimator | ColourEstimator": ...
+def load(
+    name: str | None = ..., *, checkpoint: str | Path | None = ..., runtime: Runtime = ...
+) -> "Estimator | ColourEstimator": ...
 
 
-def load(name: str | None = None, *, checkpoint: str | Path | None = None) -> "Estimator | ColourEstimator":
+def load(
+    name: str | None = None, *, checkpoint: str | Path | None = None, runtime: Runtime = "torch"
+) -> "Estimator | ColourEstimator":
     """An estimator with the shipped weights of system `name`, or with those of a `checkpoint`.
 
     >>> estimate = load("jgr_p2o")
@@ -82,39 +89,51 @@ def load(name: str | None = None, *, checkpoint: str | Path | None = None) -> "E
 
     Systems for depth give an `Estimator`, systems for colour a `ColourEstimator`.
 
-    `checkpoint` is a weights file or training checkpoint such as `run/best`; given both, `name` must be the
-    system it holds. Raises ConfigError for an unknown name, CheckpointError for weights that are missing,
-    damaged or of another architecture.
+    `checkpoint` is a weights file, a training checkpoint such as `run/best`, or an `.onnx` file that `export`
+    wrote; given both, `name` must be the system it holds. With `runtime` "onnx", weights are exported on
+    first use and kept in the user's cache; from then on PyTorch is not imported. An `.onnx` file is always
+    answered by ONNX Runtime.
+
+    Raises ConfigError for an unknown name or runtime, CheckpointError for weights that are missing, damaged
+    or of another architecture, MissingExtraError without ONNX Runtime where that is asked for.
     """
-    if checkpoint is None:
-        return _estimator(*load_system(shipped_weights(name or "jgr_p2o")))
-    module, system_name, config, meta = load_system(checkpoint)
-    if name is not None and name != system_name:
-        raise CheckpointError(f"{checkpoint}: holds weights of {system_name}, not of {name}")
-    return _estimator(module, system_name, config, meta)
+    check_runtime(runtime)
+    file = shipped_weights(name or "jgr_p2o") if checkpoint is None else weights_file(checkpoint)
+    network = _network(file, runtime)
+    if name is not None and name != network.name:
+        raise CheckpointError(f"{checkpoint}: holds weights of {network.name}, not of {name}")
+    return ColourEstimator(network) if network.input == "colour" else Estimator(network)
 
 
-def _estimator(
-    module: nn.Module, name: str, config: Any, meta: dict[str, Any]
-) -> "Estimator | ColourEstimator":
-    kind = ColourEstimator if find_system(name).INPUT == "colour" else Estimator
-    return kind(module, name, config, meta)
+def _network(file: Path, runtime: Runtime) -> Network:
+    if file.suffix.lower() == ".onnx":
+        return load_onnx(file)
+    if runtime == "onnx":
+        return load_exported(file)
+    from handgraph.answering import TorchNetwork
+    from handgraph.training.checkpoint import load_system
+
+    return TorchNetwork(*load_system(file))
 
 
 class Estimator:
     """Finds the hand in depth frames and its 21 joints. Make one with `load`.
 
     name, config, meta   what the weights are: system, its `Config`, and how they were trained
+    input, runtime       "depth"; whether PyTorch ("torch") or ONNX Runtime ("onnx") runs the network
     least_score          a hand with a lower score is not reported; may be set
     """
 
-    def __init__(self, module: nn.Module, name: str, config: Any, meta: dict[str, Any] | None = None) -> None:
-        self.name, self.config, self.meta = name, config, meta or {}
+    def __init__(self, network: Network) -> None:
+        self.name, self.config, self.meta = network.name, network.config, network.meta
+        self.input, self.runtime = network.input, network.runtime
         self.least_score = LEAST_SCORE
-        self._system: ModuleType = find_system(name)
-        if config.joints != 21:
-            raise ConfigError(f"{name}: predicts {config.joints} joints, a hand has 21: evaluate it instead")
-        self._module = folded(module)
+        if self.config.joints != 21:
+            raise ConfigError(
+                f"{self.name}: predicts {self.config.joints} joints, a hand has 21: evaluate it instead"
+            )
+        self._network = network
+        self._decoder = decoder(self.name)
 
     @overload
     def __call__(
@@ -186,7 +205,7 @@ class Estimator:
         depth_mm: Float[np.ndarray, "h w"],
         camera: PinholeCamera,
         side: Side,
-        candidates: Sequence[Candidate],
+        candidates: "Sequence[Candidate]",
     ) -> list[Hand]:
         """What the network sees at each candidate once its crop is centred on the joints it saw first.
 
@@ -203,7 +222,7 @@ class Estimator:
         depth_mm: Float[np.ndarray, "h w"],
         camera: PinholeCamera,
         side: Side,
-        candidates: Sequence[Candidate],
+        candidates: "Sequence[Candidate]",
     ) -> list[Hand]:
         """What the network sees at each candidate, in one batch."""
         crops = [
@@ -211,9 +230,7 @@ class Estimator:
             for one in candidates
         ]
         images = np.stack([crop.apply_depth(depth_mm) for crop in crops])[:, None]
-        with torch.inference_mode():
-            output = self._module(torch.from_numpy(images))
-            hands: list[Hand] = self._system.decode(output, crops)
+        hands: list[Hand] = self._decoder.hands(self._network(images), crops)
         return hands
 
 
@@ -223,7 +240,7 @@ def _bone_length_mm(hand: Hand) -> float:
     return float(np.linalg.norm(hand.joints_mm[children] - hand.joints_mm[parents], axis=1).sum())
 
 
-def _plausibility(hand: Hand, candidate: Candidate, depth_mm: Float[np.ndarray, "h w"]) -> float:
+def _plausibility(hand: Hand, candidate: "Candidate", depth_mm: Float[np.ndarray, "h w"]) -> float:
     """What network, finder, the predicted hand's size and the surface under it say about a candidate.
 
     Measured on 337 candidates in synthetic frames: chooses the hand in 93 of 100 frames (the network's score
@@ -248,12 +265,14 @@ def _on_surface(hand: Hand, depth_mm: Float[np.ndarray, "h w"]) -> float:
 
 def _find(
     depth_mm: Float[np.ndarray, "h w"], camera: PinholeCamera, box: Box | None, side: Side
-) -> list[Candidate]:
+) -> "list[Candidate]":
     """Candidates of a frame; for a left hand those of the mirrored frame, mirrored back.
 
     So a left hand gives exactly the mirror image of what its mirror image gives as a right one: the finder's
     grid and its random planes would not look at both alike.
     """
+    from handgraph.localize import find_hands  # compiled, and slow to import: only for depth frames
+
     if side == "right":
         return find_hands(depth_mm, camera, box_px=box, limit=CANDIDATES)
     last = depth_mm.shape[1] - 1

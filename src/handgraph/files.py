@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and finding weights by their short name."""
 
 import os
 import secrets
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from handgraph.errors import InputError
+from handgraph.errors import CheckpointError, InputError
 
 
 @contextmanager
@@ -33,3 +33,16 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if part.parent.is_dir():
             part.unlink(missing_ok=True)
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weights file at `path`, which may leave out `.safetensors`. Raises CheckpointError."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    named = path.with_name(path.name + ".safetensors")
+    if named.is_file():
+        return named
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder, expected a weights file such as {path / 'last'}")
+    raise CheckpointError(f"{path}: no such weights file, nor {named.name} beside it")

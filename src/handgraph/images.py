@@ -28,10 +28,10 @@ from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, InputError
+from handgraph.shapes import Float, Shaped, UInt8
 
 NYU_CAMERA = PinholeCamera(588.03, 587.07, 320.0, 240.0)
 MSRA_CAMERA = PinholeCamera(241.42, 241.42, 160.0, 120.0)

@@ -5,10 +5,10 @@ outside, as the length of one bone; its distance then follows from where the joi
 """
 
 import numpy as np
-from jaxtyping import Float
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import InputError
+from handgraph.shapes import Float
 
 MIDDLE_FINGER = (0, 9, 10, 11, 12)
 """Wrist, then the middle finger from its knuckle to its tip."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from handgraph.errors import InputError
+from handgraph.shapes import Float, Int
 
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,17 +20,13 @@ from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, HandgraphError, InputError
 from handgraph.files import atomic_write
 from handgraph.hand import RELATIVE_FRAME, Hand, Side
-from handgraph.hand_model import HandLayer
-from handgraph.hand_model.calibration import (
-    TEMPERATURE,
-    Calibration,
-    bone_lengths_mm,
-    calibrate,
-    calibrate_from_joints,
-)
 from handgraph.images import is_photo, read_depth, read_image
 from handgraph.placement import MIDDLE_FINGER
 from handgraph.skeleton import BONES
+
+if TYPE_CHECKING:
+    from handgraph.hand_model import HandLayer
+    from handgraph.hand_model.calibration import Calibration
 
 FORMAT = "handgraph subject"
 VERSION = 1
@@ -145,10 +141,10 @@ def personalize(
     hands: Sequence[Hand],
     files: Sequence[str],
     model: str,
-    layer: HandLayer | None = None,
+    layer: "HandLayer | None" = None,
     *,
     attention: bool = True,
-    temperature: float = TEMPERATURE,
+    temperature: float | None = None,
 ) -> Subject:
     """One subject from hands of one person in several images.
 
@@ -161,14 +157,19 @@ def personalize(
         files: what to call the images.
         model: the system that predicted them.
         layer: the hand model, a right hand; the open hand by default.
-        attention: weigh the images by the hands' scores (Eq. 6.6), as far as `temperature` says.
+        attention: weigh the images by the hands' scores (Eq. 6.6), as far as `temperature` says, by default
+            the paper's.
 
     Raises:
         InputError: no hand, or hands without millimetres.
     """
+    from handgraph.hand_model import HandLayer  # PyTorch: a subject that is only read needs none
+    from handgraph.hand_model.calibration import TEMPERATURE, bone_lengths_mm, calibrate_from_joints
+
     if not hands:
         raise InputError("personalize: no hand was found in any of the images")
     layer = layer or HandLayer()
+    temperature = TEMPERATURE if temperature is None else temperature
     scores = np.array([hand.score for hand in hands], np.float64)
     if model == "identity_mesh":
         calibration = _by_meshes(layer, hands, scores if attention else None, temperature)
@@ -206,7 +207,7 @@ def personalize_files(
     side: Side | None = None,
     depth_scale: float | None = None,
     attention: bool = True,
-    temperature: float = TEMPERATURE,
+    temperature: float | None = None,
 ) -> tuple[Subject, list[str]]:
     """`personalize` from image files, depth frames or photographs as the estimator takes them.
 
@@ -241,15 +242,15 @@ def personalize_files(
 
 
 def _is_colour(estimate: Any) -> bool:
-    from handgraph.training.checkpoint import find_system
-
-    return getattr(find_system(estimate.name), "INPUT", "depth") == "colour"
+    return str(estimate.input) == "colour"
 
 
 def _by_meshes(
-    layer: HandLayer, hands: Sequence[Hand], scores: np.ndarray | None, temperature: float
-) -> Calibration:
+    layer: "HandLayer", hands: Sequence[Hand], scores: np.ndarray | None, temperature: float
+) -> "Calibration":
     """Eq. 6.7. A left hand's pose is mirrored: the shape is the same and so is the distance of meshes."""
+    from handgraph.hand_model.calibration import calibrate
+
     if any(hand.shape is None or hand.pose is None for hand in hands):
         raise InputError("personalize: a hand of identity_mesh without shape or pose")
     mirror = np.tile([1.0, -1.0, -1.0], 16)

@@ -15,6 +15,8 @@ from torch import nn
 from handgraph import skeleton
 from handgraph.camera import Crop, PinholeCamera
 from handgraph.datasets.image_crops import pose_in_crop
+from handgraph.decoding import graph_refine as decoding
+from handgraph.decoding.frames import camera_pose
 from handgraph.errors import ConfigError, InputError
 from handgraph.hand_model import HandLayer, load_open_hand
 from handgraph.networks.discriminator import MultiSourceDiscriminator, SingleSourceDiscriminator
@@ -282,7 +284,7 @@ def test_doubt_teaches_itself_alone_and_becomes_the_mean_error() -> None:
     for shift in (-0.1, 0.1):
         worse = output._replace(doubt=best.doubt + shift)
         assert graph_refine.loss(worse, data)["doubt"] > value
-    confidence = graph_refine._confidence(best)
+    confidence = decoding.confidence(best.doubt.exp())
     np.testing.assert_allclose(confidence[0, 1:], 1 - np.exp(-20 / errors.numpy()), rtol=1e-5)
 
 
@@ -431,7 +433,7 @@ def test_pose_goes_back_to_the_camera_as_it_came() -> None:
     for crop in batch(4)["crops"]:
         pose = random.normal(0, 0.5, 48)
         there = pose_in_crop(pose, crop)
-        back = graph_refine._camera_pose(there, crop.crop_from_camera, mirrored=crop.mirrored)
+        back = camera_pose(there, crop.crop_from_camera, mirrored=crop.mirrored)
         ours, theirs = (roma.rotvec_to_rotmat(torch.from_numpy(p.reshape(16, 3))) for p in (back, pose))
         torch.testing.assert_close(ours, theirs)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from handgraph import skeleton
 from handgraph.camera import Crop, PinholeCamera
+from handgraph.decoding import hybrid_gcn as decoding
 from handgraph.errors import ConfigError
 from handgraph.graph.gcn import normalised_adjacency
 from handgraph.graph.relations import classes_2d, classes_3d, mean_square_distances, relations
@@ -409,7 +410,7 @@ def test_the_unknown_bone_is_an_average_hands() -> None:
     joints = hands_mm(2) + np.array([0.0, 0.0, 450.0])
     crops = [crop_of(hand, left=False) for hand in joints]
     output, scale_mm = truthful(joints, crops)
-    factor = hybrid_gcn.TYPICAL_SCALE_MM / scale_mm
+    factor = decoding.TYPICAL_SCALE_MM / scale_mm
     expected = (joints - joints[:, :1]) * factor[:, None, None]
     np.testing.assert_allclose(hybrid_gcn.relative_mm(output, crops), expected, atol=1e-3)
     assert (np.abs(factor - 1) < 0.3).all()

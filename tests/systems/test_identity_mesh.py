@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from handgraph import ConfigError, InputError
 from handgraph.camera import Crop, PinholeCamera
+from handgraph.decoding import identity_mesh as decoding
 from handgraph.hand_model import HandLayer, load_open_hand
 from handgraph.networks.heatmaps import gaussian_maps
 from handgraph.networks.stacked_hourglass import HourglassShape
@@ -312,7 +313,7 @@ def test_hands_are_told_in_the_camera_frame_with_their_mesh(layer: HandLayer) ->
         assert hand.shape_confidence == index
     bare = [replace(crop, camera=None) for crop in batch["crops"]]
     for hand in identity_mesh.decode(output, bare):
-        assert hand.frame == identity_mesh.RELATIVE_FRAME
+        assert hand.frame == decoding.RELATIVE_FRAME
         np.testing.assert_allclose(hand.joints_mm[0], 0, atol=1e-4)
 
 

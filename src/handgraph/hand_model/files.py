@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
+
+from handgraph.shapes import Float
 
 from ..errors import FormatError
 
 Side = Literal["right", "left"]
 
 JOINT_COUNT = 16
+MILLIMETRES = 1000.0  # per metre: models are stored in metres, what is made of them is in millimetres
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 """MANO's tree: wrist, then three joints each of index, middle, little, ring finger and thumb."""
 

@@ -11,26 +11,32 @@ the GIL. `fit_by_adam` is the paper's way, for comparison.
 """
 
 import itertools
+import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, no_type_check
+from typing import TYPE_CHECKING, Any, NamedTuple, no_type_check
 
 import numba as nb
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
+from ..arrays import array as _numpy
 from ..camera import PinholeCamera
 from ..errors import ConfigError, InputError
 from ..skeleton import MANO
-from .files import HandModel, Side
-from .layer import MILLIMETRES, HandLayer
+from .files import MILLIMETRES, HandModel, Side
 
-Array = np.ndarray | Tensor
-Camera = PinholeCamera | Sequence[PinholeCamera] | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .layer import HandLayer
+
+Array = Any
+"""Of NumPy or PyTorch, which is not imported for it."""
+Camera = PinholeCamera | Sequence[PinholeCamera] | Any
 
 NEAREST_MM = 1.0
 """Joints nearer to the camera's plane than this cannot be projected: a step that leads there is refused."""
@@ -67,7 +73,7 @@ class Fit:
 
 
 def fit(
-    layer: HandLayer,
+    layer: "HandLayer | HandModel",
     keypoints_px: Array | None = None,
     camera: Camera | None = None,
     joints_mm: Array | None = None,
@@ -101,7 +107,7 @@ def fit(
     the start.
 
     Args:
-        layer: the hand; its poses must be axis-angle.
+        layer: the hand, whose poses must be axis-angle, or its model alone.
         keypoints_px: (b, 21, 2), canonical order; NaN where a keypoint is unknown.
         camera: one for all hands, one each, or matrices (3, 3) or (b, 3, 3) whose upper two rows project and
             whose last is 0, 0, 1, as `Crop.crop_camera`; keypoints are then in the matrix's own unit.
@@ -161,46 +167,58 @@ def fit(
     )
 
 
-def vertices_mm(layer: HandLayer, fitted: Fit) -> Float[np.ndarray, "b v 3"]:
+def vertices_mm(layer: "HandLayer | HandModel", fitted: Fit) -> Float[np.ndarray, "b v 3"]:
     """The meshes of fitted hands, in the frame of `Fit.joints_mm`, also of hands of the other side.
 
     Faces are `layer.model.faces`; those of a hand of the other side turn in the other sense, as they do in
     `layer.model.mirrored()`.
     """
+    model = _model(layer)
     mirrored = np.array([side != layer.side for side in fitted.sides])
-    dtype = layer._template.dtype
+    rotations = _matrices(layer, _mirrored_pose(fitted.pose, mirrored))
+    translation = _mirrored_points(fitted.translation_mm, mirrored)
+    return _mirrored_points(_skinned(model, rotations, translation, fitted.shape), mirrored)
 
-    def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(layer._template.device, dtype)
 
-    with torch.no_grad():
-        mesh = layer(
-            tensor(fitted.shape),
-            tensor(_mirrored_pose(fitted.pose, mirrored)),
-            tensor(_mirrored_points(fitted.translation_mm, mirrored)),
-        )
-    return _mirrored_points(mesh.vertices_mm.double().cpu().numpy(), mirrored)
+def _skinned(
+    model: HandModel, rotations: np.ndarray, translation: np.ndarray, shape: np.ndarray
+) -> Float[np.ndarray, "b v 3"]:
+    """`HandLayer.from_rotations` in NumPy and float64, for meshes without PyTorch."""
+    rig, n = _rig(model), len(rotations)
+    frames, points = np.empty((n, 16, 3, 3)), np.empty((n, 16, 3))
+    rest = np.empty((n, 16, 3))
+    given = (np.ascontiguousarray(array) for array in (rotations, translation, shape))
+    _posed_frames(rig, *given, frames, points, rest)
+    bends = (rotations[:, 1:] - np.eye(3)).reshape(n, -1)
+    hand = model.v_template + np.einsum("vcs,bs->bvc", model.shapedirs, shape)
+    hand += np.einsum("vcp,bp->bvc", model.posedirs, bends)
+    # A joint's transform of rest-space points: x ↦ R (x − rest) + point.
+    shift = points - np.einsum("bkij,bkj->bki", frames, rest)
+    turns = np.einsum("vk,bkij->bvij", model.weights, frames)
+    moved = np.einsum("bvij,bvj->bvi", turns, MILLIMETRES * hand)
+    return np.asarray(moved + np.einsum("vk,bki->bvi", model.weights, shift))
 
 
 def fit_by_adam(
-    layer: HandLayer,
-    keypoints_px: Float[Tensor, "b 21 2"],
-    camera: Float[Tensor, "b 3 3"],
-    start_pose: Float[Tensor, "b 48"],
-    start_translation_mm: Float[Tensor, "b 3"],
-    shape: Float[Tensor, "b 10"],
+    layer: "HandLayer",
+    keypoints_px: Float[Any, "b 21 2"],
+    camera: Float[Any, "b 3 3"],
+    start_pose: Float[Any, "b 48"],
+    start_translation_mm: Float[Any, "b 3"],
+    shape: Float[Any, "b 10"],
     *,
-    weights: Float[Tensor, "b 21"] | None = None,
+    weights: Float[Any, "b 21"] | None = None,
     steps: tuple[int, int] = (200, 60),
     learning_rates: tuple[float, float] = (1e-2, 1e-3),
-) -> tuple[Float[Tensor, "b 16 3 3"], Float[Tensor, "b 3"], Float[Tensor, " b"]]:
+) -> tuple[Float[Any, "b 16 3 3"], Float[Any, "b 3"], Float[Any, " b"]]:
     """The paper's way to minimise Eq. 6.4 (section 6.4.1): Adam on the place, then on place and pose.
 
     The place is in metres and the pose in 6D rotations, which gives the learning rates their meaning. Returns
     rotations, translation (mm) and the energy of each hand. The first stage poses the hand only once.
     """
+    import torch
 
-    def energy(joints_mm: Tensor, place_m: Tensor) -> Tensor:
+    def energy(joints_mm: "Tensor", place_m: "Tensor") -> "Tensor":
         homogeneous = (joints_mm + MILLIMETRES * place_m.unsqueeze(1)) @ camera.mT
         squares = (homogeneous[..., :2] / homogeneous[..., 2:] - keypoints_px).square().sum(-1)
         return (squares if weights is None else weights * squares).sum(1).sqrt()
@@ -226,8 +244,10 @@ def fit_by_adam(
     return rotations, MILLIMETRES * place.detach(), final
 
 
-def _from_six(columns: Float[Tensor, "*n 3 2"]) -> Float[Tensor, "*n 3 3"]:
+def _from_six(columns: Float[Any, "*n 3 2"]) -> Float[Any, "*n 3 3"]:
     """The rotation whose first two columns these become by Gram and Schmidt."""
+    import torch
+
     first = torch.nn.functional.normalize(columns[..., 0], dim=-1)
     second = columns[..., 1] - (first * columns[..., 1]).sum(-1, keepdim=True) * first
     second = torch.nn.functional.normalize(second, dim=-1)
@@ -267,12 +287,22 @@ class _Problem(NamedTuple):
     sides: tuple[Side, ...]
 
 
-def _prepared(layer: HandLayer, limits: float) -> _Rig:
-    if layer.pose_space != "axis_angle":
+def _model(layer: "HandLayer | HandModel") -> HandModel:
+    return layer if isinstance(layer, HandModel) else layer.model
+
+
+def _mean_pose(layer: "HandLayer | HandModel") -> Float[np.ndarray, " 48"]:
+    """What zero pose stands for: the flat hand, unless a layer says otherwise."""
+    return np.zeros(48) if isinstance(layer, HandModel) else _numpy(layer._mean_pose)
+
+
+def _prepared(layer: "HandLayer | HandModel", limits: float) -> _Rig:
+    model = _model(layer)
+    if getattr(layer, "pose_space", "axis_angle") != "axis_angle":
         raise ConfigError("fit needs a HandLayer with pose_space 'axis_angle', found 'pca'")
-    if limits and (layer.model.joint_axes is None or layer.model.joint_limits is None):
-        raise ConfigError(f"limits: the hand model {layer.model.name} has no joint limits, leave them at 0")
-    return _rig(layer.model)
+    if limits and (model.joint_axes is None or model.joint_limits is None):
+        raise ConfigError(f"limits: the hand model {model.name} has no joint limits, leave them at 0")
+    return _rig(model)
 
 
 @lru_cache(maxsize=8)
@@ -309,12 +339,6 @@ def _rig(model: HandModel) -> _Rig:
     )
 
 
-def _numpy(array: Any) -> np.ndarray:
-    if isinstance(array, Tensor):
-        array = array.detach().cpu().numpy()
-    return np.asarray(array, np.float64)
-
-
 def _rows(name: str, given: Any, n: int, width: int) -> np.ndarray:
     """`given` as (n, width); one row serves all."""
     array = np.zeros(width) if given is None else _numpy(given)
@@ -326,7 +350,7 @@ def _rows(name: str, given: Any, n: int, width: int) -> np.ndarray:
 
 
 def _problem(
-    layer: HandLayer,
+    layer: "HandLayer | HandModel",
     keypoints_px: Array | None,
     camera: Camera | None,
     joints_mm: Array | None,
@@ -389,10 +413,10 @@ def _matrices_of(camera: Camera | None, n: int) -> Float[np.ndarray, "n 2 3"]:
         return np.zeros((n, 2, 3))
     if isinstance(camera, PinholeCamera):
         array = matrix(camera)
-    elif isinstance(camera, np.ndarray | Tensor):
-        array = _numpy(camera)
-    else:
+    elif isinstance(camera, Sequence):
         array = np.array([matrix(one) for one in camera])
+    else:
+        array = _numpy(camera)
     if array.shape not in ((3, 3), (n, 3, 3)) or not np.isfinite(array).all():
         raise InputError(f"camera: expected one or {n} finite 3×3 matrices, found shape {array.shape}")
     if not np.allclose(array[..., 2, :], [0.0, 0.0, 1.0]):
@@ -413,14 +437,18 @@ def _mirrored_pose(pose: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     return pose
 
 
-def _matrices(layer: HandLayer, pose: Float[np.ndarray, "n 48"]) -> Float[np.ndarray, "n 16 3 3"]:
+def _matrices(
+    layer: "HandLayer | HandModel", pose: Float[np.ndarray, "n 48"]
+) -> Float[np.ndarray, "n 16 3 3"]:
     """The rotations of a pose as the layer takes it, which may be relative to the model's mean pose."""
-    return rotations_of((pose + layer._mean_pose.double().cpu().numpy()).reshape(-1, 16, 3))
+    return rotations_of((pose + _mean_pose(layer)).reshape(-1, 16, 3))
 
 
-def _axis_angles(layer: HandLayer, rotations: Float[np.ndarray, "n 16 3 3"]) -> Float[np.ndarray, "n 48"]:
+def _axis_angles(
+    layer: "HandLayer | HandModel", rotations: Float[np.ndarray, "n 16 3 3"]
+) -> Float[np.ndarray, "n 48"]:
     pose = axis_angles_of(rotations).reshape(len(rotations), 48)
-    return pose - layer._mean_pose.double().cpu().numpy()
+    return pose - _mean_pose(layer)
 
 
 def rotations_of(axis_angle: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3 3"]:
@@ -466,6 +494,12 @@ def _joints(
     return joints
 
 
+def _threads() -> int:
+    """As many as PyTorch would take, where it is there to say."""
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch is not None else os.cpu_count() or 1
+
+
 class _Solver:
     """The compiled loops bound to one problem."""
 
@@ -481,7 +515,7 @@ class _Solver:
             state.rotations, state.translation, state.shape, state.reference, np.array(stages),
             self.options, self.iterations, state.energy, state.iterations,
         )  # fmt: skip
-        threads = min(torch.get_num_threads(), n // _FEWEST)
+        threads = min(_threads(), n // _FEWEST)
         if threads <= 1:
             _fit(0, n, *arguments)
             return
@@ -686,6 +720,15 @@ def _posed_joints(rig, rotations, translation, shape, joints):
     for n in range(len(rotations)):
         _pose(rig, rotations[n], translation[n], shape[n], posed)
         joints[n] = posed.points
+
+
+@nb.njit(nogil=True, cache=True)
+@no_type_check
+def _posed_frames(rig, rotations, translation, shape, frames, points, rest):
+    posed = _work()
+    for n in range(len(rotations)):
+        _pose(rig, rotations[n], translation[n], shape[n], posed)
+        frames[n], points[n], rest[n] = posed.frames, posed.points[:16], posed.rest
 
 
 @nb.njit(nogil=True, cache=True)

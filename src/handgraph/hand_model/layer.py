@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..skeleton import MANO
-from .files import HandModel, Side, load_open_hand
+from .files import MILLIMETRES, HandModel, Side, load_open_hand
 
 if TYPE_CHECKING:
     from .skinning import SparseWeights
-
-MILLIMETRES = 1000.0  # per metre: models are stored in metres, this layer returns millimetres
 
 _CHUNK = 16  # hands skinned at once by matrix products: their blended transforms stay in a core's cache
 _MANY_HANDS = 32  # from here on the compiled loops pay; fewer hands are skinned by matrix products
@@ -445,8 +443,9 @@ def _quaternions(axis_angle: Float[Tensor, "*batch 3"]) -> tuple[Tensor, Tensor,
     over long contiguous rows.
     """
     half = (axis_angle * 0.5).reshape(-1, 3).T.contiguous()
-    # The constant is below what a cosine can tell from one, and keeps all derivatives at zero finite.
-    angle = (half.square().sum(0, keepdim=True) + 1e-16).sqrt()
+    # 2⁻⁵⁴ is added, below what a cosine can tell from one, which keeps all derivatives at zero finite. It is
+    # written as 1 in another unit, which costs no digit: exporters take so small a constant for none.
+    angle = (half.square().sum(0, keepdim=True) * 2.0**54 + 1).sqrt() * 2.0**-27
     sinc = angle.sin() / angle
     return half, angle, sinc, torch.cat([angle.cos(), half * sinc])
 

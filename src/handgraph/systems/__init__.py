@@ -1,32 +1,30 @@
-"""The systems of the papers, one module each, with the same names in it: Config, loss, stages, decode."""
+"""The systems of the papers, one module each, with the same names in it: Config, loss, stages, decode.
 
+`systems.NAME` is the module. It is imported when it is first asked for: all nine take longer than one answer.
+"""
+
+from importlib import import_module
 from types import ModuleType
 
-from handgraph.systems import (
-    agmn,
-    cpm,
-    graph_refine,
-    hourglass,
-    hybrid_gcn,
-    identity_mesh,
-    jgr_p2o,
-    rmgmn,
-    siapose,
+NAMES = (
+    "jgr_p2o",
+    "rmgmn",
+    "agmn",
+    "siapose",
+    "cpm",
+    "hourglass",
+    "hybrid_gcn",
+    "graph_refine",
+    "identity_mesh",
 )
-
-SYSTEMS: dict[str, ModuleType] = {
-    "jgr_p2o": jgr_p2o,
-    "rmgmn": rmgmn,
-    "agmn": agmn,
-    "siapose": siapose,
-    "cpm": cpm,
-    "hourglass": hourglass,
-    "hybrid_gcn": hybrid_gcn,
-    "graph_refine": graph_refine,
-    "identity_mesh": identity_mesh,
-}
 
 
 def names() -> tuple[str, ...]:
     """The systems' names, as the command line and `load` know them."""
-    return tuple(SYSTEMS)
+    return NAMES
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in NAMES:
+        return import_module(f"handgraph.systems.{name}")
+    raise AttributeError(f"module 'handgraph.systems' has no attribute {name!r}")

@@ -28,7 +28,7 @@ from handgraph.errors import ConfigError
 from handgraph.graph.belief_propagation import Tree, marginals, potentials
 from handgraph.graph.spatial_convolution import Method
 from handgraph.hand import Hand
-from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
+from handgraph.keypoints import Answer, hands, image_keypoints_px
 from handgraph.networks.backbone import load_part, load_vgg19
 from handgraph.networks.cpm import (
     Features,
@@ -275,6 +275,11 @@ def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 
     return image_keypoints_px(output.uv, crops)
 
 
+def answer(output: Output) -> Answer:
+    """What a hand consists of: what `decode` needs, and what an exported file gives."""
+    return Answer(output.uv, output.confidence)
+
+
 def decode(output: Output, crops: Sequence[Crop]) -> list[Hand]:
     """One `Hand` for each sample, without 3D; the score is the mean of its joints' confidences."""
-    return hands_from_keypoints(output.uv, output.confidence, crops)
+    return hands(answer(output), crops)

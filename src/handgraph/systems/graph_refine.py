@@ -10,22 +10,22 @@ as the crop is. The losses' weights fit these units: joints in mm, projections i
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from handgraph import skeleton
-from handgraph.camera import Crop, PinholeCamera
+from handgraph.camera import Crop
+from handgraph.decoding import graph_refine as decoding
+from handgraph.decoding.graph_refine import CONFIDENT_MM, NEAREST_MM, WINDOW_MM
 from handgraph.errors import ConfigError
 from handgraph.graph.bones import bone_direction_loss, bone_length_loss
 from handgraph.graph.gcn import Propagation, normalised_adjacency
-from handgraph.hand import CAMERA_FRAME, Hand
+from handgraph.hand import Hand
 from handgraph.hand_model import HandLayer, load_mano, rotation_matrices
 from handgraph.networks.backbone import load_part
 from handgraph.networks.batch_norm import BatchNorm2d
@@ -47,22 +47,10 @@ from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.schedule import Stage
 
 INPUT = "colour"
-RELATIVE_FRAME = "relative to the wrist: x right, y down, z forward, millimetres of the hand model"
-
 UNIT_MM = 100.0
 """Networks work in hand-sized units; everything outside is in millimetres."""
-WINDOW_MM = 250.0
-"""What a crop around a hand spans at the hand's depth, about: where the estimate of the depth starts from."""
 PAPER_CROP_PX = 224
 """The projection loss is in pixels of a crop of this side, whatever `input_size` is."""
-NEAREST_MM = 50.0
-"""Joints nearer to the camera are projected as if they were this far."""
-CONFIDENT_MM = 20.0
-"""A joint's confidence is the probability that it is no further than this from the truth, about the wrist."""
-
-# Of the fit that gives the mesh, mm²: staying near the prior's fingers, and within the joint limits.
-FIT_PRIOR, FIT_LIMITS = 10.0, 1000.0
-
 # Length, direction, projection and Wasserstein loss (section IV-B).
 LENGTH, DIRECTION, PROJECTION, WASSERSTEIN = 0.01, 0.1, 0.1, 0.01
 
@@ -231,8 +219,7 @@ class Prior(nn.Module):
             turn, fingers, shape, scale, place = z.split(self.sizes, dim=1)
             rotation = rotation_matrices(turn) if turn.shape[1] == 3 else from_two_columns(turn)
             scale = scale.squeeze(1).exp()
-            # The hand itself is not turned: as a matrix, since an axis-angle of zeros is NaN in an ONNX file,
-            # whose optimiser drops the tiny constant that guards it.
+            # The hand itself is not turned.
             still = torch.eye(3, device=z.device).expand(len(z), 1, 3, 3)
             turns = torch.cat([still, rotation_matrices(fingers.unflatten(1, (15, 3)))], dim=1)
             if self.training:
@@ -556,24 +543,33 @@ def relative_mm(
 
     The size is the hand model's, as learned from the data; `scale_mm` is not asked for.
     """
-    joints_mm = about_wrist(output.refined_mm).detach().double().cpu().numpy()
-    turns = np.stack([_crop_from_camera(crop) for crop in crops])
-    return joints_mm @ turns  # row vectors: x_camera = turnᵀ x_crop
+    return decoding.relative_mm(output.refined_mm, crops)
 
 
 def joints_mm(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 21 3"]:
     """The refined joints in the camera frame, mm. Raises InputError for crops without a camera."""
-    turns = np.stack([crop.crop_from_camera for crop in crops])
-    wrist_mm = output.refined_mm[:, 0].detach().double().cpu()
-    wrist_mm = wrist_mm + translation_mm(output.place.detach().double().cpu(), _cameras(crops))
-    return relative_mm(output, crops) + wrist_mm.numpy()[:, None] @ turns
+    for crop in crops:
+        _ = crop.crop_camera
+    return relative_mm(output, crops) + decoding.wrist_mm(output.refined_mm, output.place, crops)[:, None]
 
 
 def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 21 2"]:
     """The refined joints in the image, pixels; under weak perspective where the crop has no camera."""
-    joints, place = output.refined_mm.detach().double().cpu(), output.place.detach().double().cpu()
-    uv = project(joints, place, _cameras(crops)).numpy()
-    return np.stack([crop.image_px(one * (crop.size - 1)) for crop, one in zip(crops, uv, strict=True)])
+    return decoding.keypoints_px(output.refined_mm, output.place, crops)
+
+
+def answer(output: Output) -> decoding.Answer:
+    """What a hand consists of: what `decode` needs, and what an exported file gives."""
+    return decoding.Answer(
+        output.refined_mm,
+        output.rotation,
+        output.fingers,
+        output.shape,
+        output.scale,
+        output.place,
+        output.doubt.exp(),
+        output.vertices_mm,
+    )
 
 
 def decode(output: Output, crops: Sequence[Crop], layer: HandLayer | None = None) -> list[Hand]:
@@ -585,107 +581,4 @@ def decode(output: Output, crops: Sequence[Crop], layer: HandLayer | None = None
     decoded without its layer, carries the prior's mesh instead. Without a camera all is relative to the
     wrist. Confidences are the network's own word about its error; the score is their mean.
     """
-    poses, vertices = _meshes(output, layer or _open_hand())
-    relative, keypoints, confidence = (
-        relative_mm(output, crops),
-        keypoints_px(output, crops),
-        _confidence(output),
-    )
-    hands = []
-    for index, crop in enumerate(crops):
-        turn, place_mm = _crop_from_camera(crop), np.zeros(3)
-        if crop.camera is not None:
-            place_mm = joints_mm(_one(output, index), [crop])[0, 0]
-        corner, far = keypoints[index].min(axis=0), keypoints[index].max(axis=0)
-        hands.append(
-            Hand(
-                side="left" if crop.mirrored else "right",
-                score=float(confidence[index].mean()),
-                keypoints_px=keypoints[index],
-                box_px=np.concatenate([corner, far - corner]),
-                joints_mm=relative[index] + place_mm,
-                vertices_mm=vertices[index] @ turn + place_mm,
-                pose=_camera_pose(poses[index], turn, mirrored=crop.mirrored),
-                shape=output.shape[index].detach().double().cpu().numpy(),
-                confidence=confidence[index],
-                camera=crop.camera,
-                frame=CAMERA_FRAME if crop.camera is not None else RELATIVE_FRAME,
-            )
-        )
-    return hands
-
-
-def _confidence(output: Output) -> Float[np.ndarray, "b 21"]:
-    """The probability of an error below `CONFIDENT_MM`; the wrist, which has none, gets the others' mean."""
-    expected_mm = np.exp(output.doubt.detach().double().cpu().numpy())
-    probability = 1 - np.exp(-CONFIDENT_MM / expected_mm)
-    return np.concatenate([probability.mean(axis=1, keepdims=True), probability], axis=1)
-
-
-def _meshes(output: Output, layer: HandLayer) -> tuple[Float[np.ndarray, "b 48"], Float[np.ndarray, "b v 3"]]:
-    """Pose and mesh, about the wrist in the crop's frame: fitted to the refined joints, or the prior's."""
-    from handgraph.hand_model.fitting import fit  # numba: loaded when first needed, not when imported
-
-    turns = [cv2.Rodrigues(turn)[0][:, 0] for turn in output.rotation.detach().double().cpu().numpy()]
-    pose = np.concatenate([np.stack(turns), output.fingers.detach().double().cpu().numpy()], axis=1)
-    if output.vertices_mm is not None and output.vertices_mm.shape[1] != len(layer.model.v_template):
-        return pose, output.vertices_mm.detach().double().cpu().numpy()
-    shape = output.shape.detach().cpu()
-    scale = output.scale.detach().double().cpu().numpy()[:, None, None]
-    target_mm = about_wrist(output.refined_mm).detach().double().cpu().numpy() / scale
-    # The prior holds what joints do not show, the fingers' twist; limits only where the hand's are known.
-    limits = 0.0 if layer.model.joint_limits is None else FIT_LIMITS
-    pose = fit(
-        layer,
-        joints_mm=target_mm,
-        start_pose=pose,
-        shape=shape.double().numpy(),
-        relative=True,
-        pose_prior=FIT_PRIOR,
-        limits=limits,
-    ).pose
-    with torch.no_grad():
-        mesh = layer(shape, torch.from_numpy(pose).float())
-    vertices_mm = (mesh.vertices_mm - mesh.joints_mm[:, :1]).double().numpy()
-    return pose, scale * vertices_mm
-
-
-@lru_cache(maxsize=1)
-def _open_hand() -> HandLayer:
-    return HandLayer()
-
-
-def _one(output: Output, index: int) -> Output:
-    """The answer to one sample of the batch, as a batch of its own."""
-    part: Any = (None if field is None else field[index : index + 1] for field in output)
-    return Output(*part)
-
-
-def _cameras(crops: Sequence[Crop]) -> Float[Tensor, "b 3 3"]:
-    """Each crop's camera matrix, NaN where it has no camera."""
-    nowhere = np.full((3, 3), np.nan)
-    cameras = [nowhere if crop.camera is None else crop.crop_camera for crop in crops]
-    return torch.from_numpy(np.stack(cameras))
-
-
-def _crop_from_camera(crop: Crop) -> Float[np.ndarray, "3 3"]:
-    """How the crop turns and mirrors the camera's frame; without a camera, as if pixels were square."""
-    if crop.camera is None:
-        crop = replace(crop, camera=PinholeCamera(1.0, 1.0, 0.0, 0.0))
-    return crop.crop_from_camera
-
-
-def _camera_pose(
-    pose: Float[np.ndarray, " 48"], turn: Float[np.ndarray, "3 3"], *, mirrored: bool
-) -> Float[np.ndarray, " 48"]:
-    """A right hand's pose in the crop's frame → the hand's own in the camera frame (undoes `pose_in_crop`).
-
-    Mirroring x turns a rotation vector (x, y, z) into (x, -y, -z).
-    """
-    turned = pose.reshape(16, 3).copy()
-    if mirrored:
-        turn = turn @ np.diag([-1.0, 1.0, 1.0])
-    turned[0] = cv2.Rodrigues(turn.T @ cv2.Rodrigues(turned[0])[0])[0][:, 0]
-    if mirrored:
-        turned *= [1.0, -1.0, -1.0]
-    return turned.reshape(48)
+    return decoding.hands(answer(output), crops, None if layer is None else layer.model)

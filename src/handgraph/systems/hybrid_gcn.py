@@ -11,7 +11,6 @@ refinement predicts what to add to the coarse pose, which it would otherwise hav
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import isqrt
 from typing import Literal, NamedTuple, get_args
@@ -23,8 +22,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from handgraph import skeleton
-from handgraph.camera import Crop, PinholeCamera
-from handgraph.errors import ConfigError, InputError
+from handgraph.camera import Crop
+from handgraph.decoding import hybrid_gcn as decoding
+from handgraph.decoding.hybrid_gcn import SCALE_BONE
+from handgraph.errors import ConfigError
 from handgraph.graph.gcn import GlobalLocalConvolution, ParameterisedGraph, Propagation
 from handgraph.graph.relations import (
     adaptive_neighbours,
@@ -36,21 +37,15 @@ from handgraph.graph.relations import (
     overlapped_3d,
     relations,
 )
-from handgraph.hand import CAMERA_FRAME, RELATIVE_FRAME, Hand
+from handgraph.hand import Hand
 from handgraph.keypoints import image_keypoints_px
 from handgraph.networks.backbone import load_part
 from handgraph.networks.resnet10 import MapsToJoints, ResNet10
 from handgraph.networks.stacked_hourglass import HourglassShape, StackedHourglass
-from handgraph.placement import hand_length, root_translation
 from handgraph.schedule import Stage
 
 INPUT = "colour"
 JOINTS = len(skeleton.JOINT_NAMES)
-
-SCALE_BONE = (9, 10)
-"""Middle finger, knuckle to middle joint: the bone whose length is the unit of the 3D answer."""
-TYPICAL_SCALE_MM = 47.0
-"""That bone of an average hand: for an answer in roughly millimetres where its true length is not known."""
 
 UNIT_2D = 0.25
 """Eq. 10 measures in quarters of the crop. That is about a bone's length in the picture, so that δ1 weighs 2D
@@ -453,11 +448,13 @@ def relative_mm(
     `scale_mm` is the true length of each hand's `SCALE_BONE`. Without it that of an average hand stands in,
     and the answer is in millimetres only as far as the hand is average.
     """
-    pose = output.refined.detach().double().cpu().numpy()
-    pose = pose - pose[:, :1]
-    scale = np.full(len(pose), TYPICAL_SCALE_MM) if scale_mm is None else np.asarray(scale_mm)
-    turned = [joints @ _frame(crop) for joints, crop in zip(pose, crops, strict=True)]
-    return np.stack(turned) * scale[:, None, None]
+    return decoding.relative_mm(output.refined, crops, scale_mm)
+
+
+def answer(output: Output) -> decoding.Answer:
+    """What a hand consists of: what `decode` needs, and what an exported file gives."""
+    sure = None if output.scores_2d is None else _confidence(output)
+    return decoding.Answer(output.uv, output.refined, sure)
 
 
 def decode(
@@ -472,30 +469,7 @@ def decode(
     A joint's confidence is the 2D classifier's probability of the blocks about it; the score is the mean.
     Without classifiers there is no measure of either: no confidence, and a score of a half.
     """
-    joints, pixels = relative_mm(output, crops, scale_mm), keypoints_px(output, crops)
-    sure = None if output.scores_2d is None else _confidence(output).double().cpu().numpy().clip(0, 1)
-    hands = []
-    for index, (crop, xyz, seen) in enumerate(zip(crops, joints, pixels, strict=True)):
-        frame = RELATIVE_FRAME
-        if crop.camera is not None and scale_mm is not None:
-            with suppress(InputError):
-                xyz, frame = xyz + root_translation(xyz, seen, crop.camera), CAMERA_FRAME
-        if frame == RELATIVE_FRAME:
-            xyz = xyz / max(float(hand_length(xyz)), 1e-9)
-        corner, far = seen.min(axis=0), seen.max(axis=0)
-        hands.append(
-            Hand(
-                side="left" if crop.mirrored else "right",
-                score=0.5 if sure is None else float(sure[index].mean()),
-                keypoints_px=seen,
-                box_px=np.concatenate([corner, far - corner]),
-                joints_mm=xyz,
-                confidence=None if sure is None else sure[index],
-                camera=crop.camera,
-                frame=frame,
-            )
-        )
-    return hands
+    return decoding.hands(answer(output), crops, scale_mm)
 
 
 def _confidence(output: Output) -> Float[Tensor, "b 21"]:
@@ -511,13 +485,6 @@ def _confidence(output: Output) -> Float[Tensor, "b 21"]:
     x, y = ((starts - side / 4 <= point) & (point <= starts + 1.25 * side)).unbind(dim=-2)
     about = (x[..., :, None] & y[..., None, :]).flatten(2)
     return (output.scores_2d.detach().softmax(dim=-1) * about).sum(dim=-1)
-
-
-def _frame(crop: Crop) -> Float[np.ndarray, "3 3"]:
-    """`Crop.crop_from_camera`; a crop without camera is taken for one of square pixels."""
-    if crop.camera is None:
-        crop = replace(crop, camera=PinholeCamera(1.0, 1.0, 0.0, 0.0))
-    return crop.crop_from_camera
 
 
 def _distance(a: Float[Tensor, "b n d"], b: Float[Tensor, "b n d"]) -> Float[Tensor, "b n"]:

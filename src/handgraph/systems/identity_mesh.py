@@ -12,7 +12,7 @@ regress the shape answers with a given one as soon as there is a subject (`Ident
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -22,9 +22,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from handgraph.camera import Crop, PinholeCamera
+from handgraph.camera import Crop
+from handgraph.decoding import identity_mesh as decoding
+from handgraph.decoding.frames import crop_from_camera
+from handgraph.decoding.hand_models import use
 from handgraph.errors import ConfigError, InputError
-from handgraph.hand import CAMERA_FRAME, Hand
+from handgraph.hand import Hand
 from handgraph.hand_model import HandLayer, load_mano
 from handgraph.keypoints import image_keypoints_px
 from handgraph.networks.backbone import load_part
@@ -47,8 +50,8 @@ from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.schedule import Stage
 
 INPUT = "colour"
-RELATIVE_FRAME = "relative to the wrist: x right, y down, z forward, millimetres of the hand model"
-
+SUBJECT = True
+"""A person's shape may be given with the image: `subject` in a batch."""
 FEATURES = 1000
 """Length of the image vector F: the classes of the network the paper takes as it is."""
 UNIT_MM = 200.0
@@ -58,14 +61,6 @@ SIGMA = 1.0
 MARGIN = 1.0
 """Of the ranking loss: how much more sure of the better one of two shapes the network should be. With the
 temperature of Eq. 6.6, 0.33, one such step is a factor of 20 in attention."""
-
-# Inference-time optimisation, beyond Eq. 6.4: 2D joints less sure than this are masked (the authors' code can
-# do so); staying near the regressed fingers (px² of the crop per rad²: keypoints are off by some 1.5 px and
-# joints by 0.2 rad); joint limits where the hand model has any; keypoints farther off than this part of the
-# crop count less.
-LEAST_CONFIDENCE = 0.3
-FEWEST_KEYPOINTS = 6
-FIT_PRIOR, FIT_LIMITS, FIT_ROBUST = 60.0, 100.0, 0.06
 
 Shape = Literal["given", "regressed"]
 Supervision = Literal["mesh", "keypoints"]
@@ -150,13 +145,13 @@ class IdentityMesh(nn.Module):
     """
 
     subject: Tensor
-    has_subject: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.layer = HandLayer(None if config.hand_model is None else load_mano(config.hand_model))
         _LAYERS[len(self.layer.model.v_template)] = self.layer
+        use(self.layer.model)
         self.encoder = Encoder(config)
         self.pose = PoseRegressor(config.iterations)
         self.shape: nn.Module | None = None
@@ -168,8 +163,7 @@ class IdentityMesh(nn.Module):
         self.sureness = PeakConfidence()
         self.mode = ""
         # Not in checkpoints: whose hand it is does not belong to the weights.
-        self.register_buffer("subject", torch.zeros(10), persistent=False)
-        self.register_buffer("has_subject", torch.zeros((), dtype=torch.bool), persistent=False)
+        self.register_buffer("subject", torch.full((10,), torch.nan), persistent=False)
 
     def set_stage(self, stage: Stage) -> None:
         """A stage computes what it trains: mode "mesh", "detector" or "confidence"; else everything."""
@@ -177,10 +171,15 @@ class IdentityMesh(nn.Module):
 
     def set_subject(self, shape: np.ndarray | Tensor | None) -> None:
         """From now on every hand is this person's: (10,) β, which replaces given and regressed shapes."""
-        self.has_subject.fill_(shape is not None)
-        self.subject.copy_(torch.zeros(10) if shape is None else torch.as_tensor(shape))
+        self.subject.copy_(torch.full((10,), torch.nan) if shape is None else torch.as_tensor(shape))
 
-    def forward(self, image: Float[Tensor, "b 3 s s"], shape: Float[Tensor, "b 10"] | None = None) -> Output:
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 s s"],
+        shape: Float[Tensor, "b 10"] | None = None,
+        subject: Float[Tensor, "b 10"] | None = None,
+    ) -> Output:
+        """`subject` is `set_subject`'s for each image; NaN for nobody."""
         mode = self.mode if self.training else ""
         logits = uv = sureness = None
         seen: tuple[Tensor, ...] = (image,)
@@ -208,7 +207,8 @@ class IdentityMesh(nn.Module):
                 # On the frozen network (section 6.3.4): it must not change the features.
                 confidence = self.confidence(features.detach()).squeeze(1)
             if not self.training:
-                used = torch.where(self.has_subject, self.subject.expand_as(used), used)
+                known = self.subject.expand_as(used) if subject is None else subject
+                used = torch.where(known.isnan(), used, known)
             if self.training and (self.config.supervision == "keypoints" or mode == "confidence"):
                 joints, vertices = self.layer.joints_from_rotations(used, rotations), None
             else:
@@ -282,8 +282,12 @@ def rotations_of_six(six: Float[Tensor, "*n 6"]) -> Float[Tensor, "*n 3 3"]:
 
 
 def inputs(batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Image and true shape, the mean where it is unknown. A network that regresses shapes does not look."""
-    return batch["image"], torch.nan_to_num(batch["shape"].float())
+    """Image and true shape, the mean where it is unknown. A network that regresses shapes does not look.
+
+    With `subject` in the batch, the shapes of `IdentityMesh.set_subject`, one for each image.
+    """
+    subject = (batch["subject"],) if "subject" in batch else ()
+    return batch["image"], torch.nan_to_num(batch["shape"].float()), *subject
 
 
 def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -426,74 +430,33 @@ def stages(config: Config, dataset: Literal["dexycb", "humbi"] = "dexycb") -> tu
     return tuple(plan)
 
 
-class Solved(NamedTuple):
-    """Hands as they are told to the outside: crop frame, about the wrist, mm."""
+def answer(output: Output) -> decoding.Answer:
+    """What a hand consists of: what `decode` needs, and what an exported file gives.
 
-    pose: Float[np.ndarray, "b 48"]
-    joints_mm: Float[np.ndarray, "b 21 3"]
-    vertices_mm: Float[np.ndarray, "b v 3"]
-    wrist_mm: Float[np.ndarray, "b 3"]
-    """Where the wrist is in the crop's frame; NaN without a camera."""
-    uv: Float[np.ndarray, "b 21 2"]
+    Raises InputError for an output without some part of it.
+    """
+    parts = (
+        output.rotations,
+        output.shape,
+        output.joints_mm,
+        output.vertices_mm,
+        output.uv,
+        output.sureness,
+    )
+    if any(part is None for part in parts):
+        raise InputError("this output is of a training stage that computes a part only: call eval() first")
+    return decoding.Answer(*parts, output.confidence)
 
 
 def solve(
     output: Output, crops: Sequence[Crop], layer: HandLayer | None = None, *, optimise: bool = True
-) -> Solved:
+) -> decoding.Solved:
     """Section 6.3.2's optimisation: the regressed hand, moved and bent until its joints are seen where the
     detector sees them (Eq. 6.4), in the crop's pixels. Without `optimise` it is only placed. A crop without a
     camera keeps what was regressed, and the detector's keypoints.
-
-    Not the paper's 200 + 60 steps of Adam but Levenberg-Marquardt to the minimum; so that the minimum is one
-    worth reaching, a prior on the fingers, joint limits and a robust norm join Eq. 6.4 (`FIT_PRIOR` …).
-    `hand_model.fitting.fit_by_adam` is the paper's way.
     """
-    # numba: loaded when first needed, not when imported
-    from handgraph.hand_model.fitting import Fit, axis_angles_of, fit, vertices_mm
-
-    if (
-        output.joints_mm is None
-        or output.rotations is None
-        or output.uv is None
-        or output.vertices_mm is None
-    ):
-        raise InputError("this output is of a training stage that computes a part only: call eval() first")
-    layer = layer or _layer_like(output)
-    pose = axis_angles_of(_numpy(output.rotations)).reshape(-1, 48)
-    joints, vertices, uv = (_numpy(part) for part in (output.joints_mm, output.vertices_mm, output.uv))
-    wrist = np.full((len(crops), 3), np.nan)
-    seen = np.array([crop.camera is not None for crop in crops])
-    if seen.any():
-        size = np.array([crop.size for crop in crops if crop.camera is not None])
-        pixels = np.zeros((len(size), 3, 3))
-        pixels[:, 0, 0] = pixels[:, 1, 1] = size - 1
-        pixels[:, 2, 2] = 1
-        matrices = pixels @ np.stack([crop.crop_camera for crop in crops if crop.camera is not None])
-        assert output.sureness is not None
-        sure = _numpy(output.sureness)[seen]
-        weights = np.where(sure >= LEAST_CONFIDENCE, 1.0, 0.0)
-        weights[weights.sum(1) < FEWEST_KEYPOINTS] = 1.0  # better doubtful ones than none
-        assert output.shape is not None
-        fitted: Fit = fit(
-            layer,
-            uv[seen] * (size - 1)[:, None, None],
-            matrices,
-            weights=weights,
-            start_pose=pose[seen],
-            shape=_numpy(output.shape)[seen],
-            robust=FIT_ROBUST * float(size.mean()),
-            pose_prior=FIT_PRIOR,
-            limits=0.0 if layer.model.joint_limits is None else FIT_LIMITS,
-            iterations=60,
-            place_only=not optimise,
-        )
-        pose[seen] = fitted.pose
-        wrist[seen] = fitted.joints_mm[:, 0]
-        joints[seen] = fitted.joints_mm - fitted.joints_mm[:, :1]
-        vertices[seen] = vertices_mm(layer, fitted) - fitted.joints_mm[:, :1]
-        projected = np.einsum("bij,bnj->bni", matrices, fitted.joints_mm)
-        uv[seen] = projected[..., :2] / projected[..., 2:] / (size - 1)[:, None, None]
-    return Solved(pose, joints, vertices, wrist, uv)
+    model = None if layer is None else layer.model
+    return decoding.solve(answer(output), crops, model, optimise=optimise)
 
 
 def relative_mm(
@@ -508,7 +471,7 @@ def relative_mm(
 
     The size is that of the shape, given or regressed; `scale_mm` is not asked for.
     """
-    turns = np.stack([_crop_from_camera(crop) for crop in crops])
+    turns = np.stack([crop_from_camera(crop) for crop in crops])
     return solve(output, crops, layer, optimise=optimise).joints_mm @ turns
 
 
@@ -516,13 +479,13 @@ def relative_vertices_mm(
     output: Output, crops: Sequence[Crop], *, layer: HandLayer | None = None, optimise: bool = True
 ) -> Float[np.ndarray, "b v 3"]:
     """As `relative_mm`, the mesh."""
-    turns = np.stack([_crop_from_camera(crop) for crop in crops])
+    turns = np.stack([crop_from_camera(crop) for crop in crops])
     return solve(output, crops, layer, optimise=optimise).vertices_mm @ turns
 
 
 def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 21 2"]:
     """The optimised joints in image pixels; the 2D detector's where a crop has no camera."""
-    return image_keypoints_px(torch.from_numpy(solve(output, crops).uv), crops)
+    return image_keypoints_px(solve(output, crops).uv, crops)
 
 
 def decode(
@@ -533,65 +496,12 @@ def decode(
     `layer` is the right hand that the network was built with. Confidences are the 2D detector's, the score
     is their mean; `shape_confidence` is c of Eq. 6.6. Without a camera a hand is relative to its wrist.
     """
-    solved = solve(output, crops, layer, optimise=optimise)
-    keypoints = image_keypoints_px(torch.from_numpy(solved.uv), crops)
-    assert output.shape is not None
-    assert output.sureness is not None
-    shapes, sure = _numpy(output.shape), _numpy(output.sureness).clip(0, 1)
-    trust = None if output.confidence is None else _numpy(output.confidence)
-    hands = []
-    for index, crop in enumerate(crops):
-        turn = _crop_from_camera(crop)
-        place = solved.wrist_mm[index] @ turn if crop.camera is not None else np.zeros(3)
-        corner, far = keypoints[index].min(axis=0), keypoints[index].max(axis=0)
-        hands.append(
-            Hand(
-                side="left" if crop.mirrored else "right",
-                score=float(sure[index].mean()),
-                keypoints_px=keypoints[index],
-                box_px=np.concatenate([corner, far - corner]),
-                joints_mm=solved.joints_mm[index] @ turn + place,
-                vertices_mm=solved.vertices_mm[index] @ turn + place,
-                pose=_camera_pose(solved.pose[index], turn, mirrored=crop.mirrored),
-                shape=shapes[index],
-                confidence=sure[index],
-                camera=crop.camera,
-                frame=CAMERA_FRAME if crop.camera is not None else RELATIVE_FRAME,
-                shape_confidence=None if trust is None else float(trust[index]),
-            )
-        )
-    return hands
-
-
-def _camera_pose(
-    pose: Float[np.ndarray, " 48"], turn: Float[np.ndarray, "3 3"], *, mirrored: bool
-) -> Float[np.ndarray, " 48"]:
-    """A right hand's pose in the crop's frame → the hand's own in the camera frame."""
-    from handgraph.hand_model.fitting import axis_angles_of, rotations_of
-
-    turned = pose.reshape(16, 3).copy()
-    flip = np.diag([-1.0, 1.0, 1.0])
-    if mirrored:
-        turn = turn @ flip
-    turned[0] = axis_angles_of(turn.T @ rotations_of(turned[0]))
-    if mirrored:  # an axis is a pseudo-vector
-        turned *= [1.0, -1.0, -1.0]
-    return turned.reshape(48)
-
-
-def _crop_from_camera(crop: Crop) -> Float[np.ndarray, "3 3"]:
-    """How the crop turns and mirrors the camera's frame; without a camera, as if pixels were square."""
-    if crop.camera is None:
-        crop = replace(crop, camera=PinholeCamera(1.0, 1.0, 0.0, 0.0))
-    return crop.crop_from_camera
+    model = None if layer is None else layer.model
+    return decoding.hands(answer(output), crops, model, optimise=optimise)
 
 
 def _mean(values: Float[Tensor, "*n"], known: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
     return (values * known).sum() / known.sum().clamp_min(1)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return np.array(tensor.detach().double().cpu().numpy())
 
 
 # The loss needs the true pose's mesh, of the hand the network was built with: known by its vertices' number.

@@ -19,6 +19,7 @@ from torch.nn.functional import huber_loss, interpolate
 
 from handgraph import skeleton
 from handgraph.camera import Crop
+from handgraph.decoding import jgr_p2o as decoding
 from handgraph.errors import ConfigError
 from handgraph.graph.gcn import FixedGraph, GraphConvolution, ParameterisedGraph, SimilarityGraph
 from handgraph.graph.voting import (
@@ -36,12 +37,6 @@ from handgraph.schedule import Stage
 
 INPUT = "depth"
 HUBER_DELTA = 0.01
-
-# A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of
-# what the pixels say: one half at the first number (mm), falling the faster around there the larger the
-# second. Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
-SPREAD_AT_HALF_MM = 37.9
-SPREAD_STEEPNESS = 2.76
 
 Graph = Literal["skeleton", "similarity", "parameterised"]
 Reasoning = Literal["graph", "attention", "none"]
@@ -313,8 +308,12 @@ def stages(
 
 def joints_mm(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b n 3"]:
     """The last hourglass's joints in the camera frame, millimetres; a mirrored crop's are mirrored back."""
-    uvz = output.uvz[-1].detach().double().cpu().numpy()
-    return np.stack([crop.xyz_from_uvz(joints) for crop, joints in zip(crops, uvz, strict=True)])
+    return decoding.joints_mm(output.uvz[-1], crops)
+
+
+def answer(output: Output) -> decoding.Answer:
+    """What a hand consists of: what `decode` needs, and what an exported file gives."""
+    return decoding.Answer(output.uvz[-1], spread(output))
 
 
 def decode(output: Output, crops: Sequence[Crop]) -> list[Hand]:
@@ -323,38 +322,22 @@ def decode(output: Output, crops: Sequence[Crop]) -> list[Hand]:
     A joint's confidence says how well the pixels agree about it (their weighted spread); the hand's score is
     the mean of its joints'. Raises `ConfigError` for a network of 14 or 16 joints.
     """
-    joints = output.uvz[-1].shape[1]
-    if joints != len(skeleton.JOINT_NAMES):
-        raise ConfigError(f"a hand has 21 joints but this network predicts {joints}: use joints_mm instead")
-    confidences = _confidence(output, np.array([crop.cube_mm for crop in crops], dtype=np.float64))
-    hands = []
-    for crop, xyz_mm, confidence in zip(crops, joints_mm(output, crops), confidences, strict=True):
-        assert crop.camera is not None  # joints_mm has refused a crop without a camera
-        keypoints_px = crop.camera.uvd_from_xyz(xyz_mm)[:, :2]
-        corner, far = keypoints_px.min(axis=0), keypoints_px.max(axis=0)
-        hands.append(
-            Hand(
-                side="left" if crop.mirrored else "right",
-                score=float(confidence.mean()),
-                keypoints_px=keypoints_px,
-                box_px=np.concatenate([corner, far - corner]),
-                joints_mm=xyz_mm,
-                confidence=confidence,
-                camera=crop.camera,
-            )
-        )
-    return hands
+    return decoding.hands(answer(output), crops)
 
 
-def spread_mm(output: Output, cube_mm: Float[np.ndarray, " b"]) -> Float[np.ndarray, "b n"]:
-    """Weighted standard deviation (mm) of what the pixels say about each joint, at the last hourglass."""
+def spread(output: Output) -> Float[Tensor, "b n"]:
+    """Weighted standard deviation of what the pixels say about each joint, at the last hourglass.
+
+    In sides of the cube.
+    """
     pixels_say = output.offsets[-1].detach() + output.pixels_uvz[:, None]
     error = pixels_say - output.uvz[-1].detach()[..., None, None]
     # u and v span the cube's side, z from -1 to 1 spans it too.
     error = error * error.new_tensor([1.0, 1.0, 0.5])[:, None, None]
     variance = (output.weights[-1].detach() * error.square().sum(dim=2)).sum(dim=(-2, -1))
-    return variance.sqrt().double().cpu().numpy() * cube_mm[:, None]
+    return variance.sqrt()
 
 
-def _confidence(output: Output, cube_mm: Float[np.ndarray, " b"]) -> Float[np.ndarray, "b n"]:
-    return 1 / (1 + (spread_mm(output, cube_mm) / SPREAD_AT_HALF_MM) ** SPREAD_STEEPNESS)
+def spread_mm(output: Output, cube_mm: Float[np.ndarray, " b"]) -> Float[np.ndarray, "b n"]:
+    """`spread` in millimetres, of crops whose cubes have these sides."""
+    return decoding.spread_mm(spread(output), cube_mm)

@@ -35,7 +35,7 @@ from handgraph.errors import ConfigError, MissingExtraError
 from handgraph.graph.belief_propagation import GraphicalModels, Tree, potentials
 from handgraph.graph.spatial_convolution import Method
 from handgraph.hand import Hand
-from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
+from handgraph.keypoints import Answer, hands, image_keypoints_px
 from handgraph.networks.backbone import load_part, load_vgg19
 from handgraph.networks.cpm import PoseMachine, PoseMachineShape
 from handgraph.networks.heatmaps import (
@@ -322,11 +322,11 @@ def fit_pool(module: Rmgmn, uv: Float[Tensor, "b n 2"], turn: Float[Tensor, "b 2
     known = torch.ones(uv.shape[:2], dtype=torch.bool, device=uv.device)
     for number in range(config.models):
         total = torch.zeros_like(module.models.kernels[number])
-        for hands, there in zip(
+        for some, there in zip(
             upright[cluster == number].split(256), known[cluster == number].split(256), strict=True
         ):
             total += kernel_maps(
-                hands, there, HAND.edges, config.kernel_size, config.cells, config.input_size, SIGMA
+                some, there, HAND.edges, config.kernel_size, config.cells, config.input_size, SIGMA
             ).sum(dim=0)
         peak = total.amax(dim=(-2, -1), keepdim=True)
         module.models.kernels[number] = total / peak.clamp(min=1e-6)
@@ -405,6 +405,11 @@ def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 
     return image_keypoints_px(output.uv, crops)
 
 
+def answer(output: Output) -> Answer:
+    """What a hand consists of: what `decode` needs, and what an exported file gives."""
+    return Answer(output.uv, output.confidence)
+
+
 def decode(output: Output, crops: Sequence[Crop]) -> list[Hand]:
     """One `Hand` for each sample, without 3D; the score is the mean of its joints' confidences."""
-    return hands_from_keypoints(output.uv, output.confidence, crops)
+    return hands(answer(output), crops)

@@ -21,7 +21,7 @@ from handgraph.camera import Crop
 from handgraph.errors import ConfigError
 from handgraph.graph.edge_convolution import EdgeConvolution, edge_convolution
 from handgraph.hand import Hand
-from handgraph.keypoints import hands_from_keypoints, image_keypoints_px
+from handgraph.keypoints import Answer, hands, image_keypoints_px
 from handgraph.networks.backbone import load_part, load_vgg19
 from handgraph.networks.cpm import PoseMachine, PoseMachineShape
 from handgraph.networks.heatmaps import Decode, PeakConfidence, cross_entropy, keypoints_uv, squared_error
@@ -314,6 +314,11 @@ def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 
     return image_keypoints_px(output.uv, crops)
 
 
+def answer(output: Output) -> Answer:
+    """What a hand consists of: what `decode` needs, and what an exported file gives."""
+    return Answer(output.uv, output.confidence)
+
+
 def decode(output: Output, crops: Sequence[Crop]) -> list[Hand]:
     """One `Hand` for each sample, without 3D; the score is the mean of its joints' confidences."""
-    return hands_from_keypoints(output.uv, output.confidence, crops)
+    return hands(answer(output), crops)

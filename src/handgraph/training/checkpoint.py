@@ -31,7 +31,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from handgraph.errors import CheckpointError, ConfigError, HandgraphError
-from handgraph.files import atomic_write
+from handgraph.files import atomic_write, weights_file
 from handgraph.training.recipe import build
 
 FORMAT_VERSION = 1
@@ -127,12 +127,12 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, An
 
 def read_meta(path: str | Path) -> dict[str, Any]:
     """The JSON description of a weights file, without its tensors. Raises CheckpointError."""
-    return _read(_resolve(path), lambda name: False)[1]
+    return _read(weights_file(path), lambda name: False)[1]
 
 
 def read_training(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors and the description of a training checkpoint. Raises CheckpointError for plain weights."""
-    tensors, meta = _read(_resolve(path), lambda name: True)
+    tensors, meta = _read(weights_file(path), lambda name: True)
     if "training" not in meta:
         raise CheckpointError(f"{path}: holds weights only, no training state to resume from")
     return tensors, meta
@@ -145,7 +145,7 @@ def load_system(path: str | Path) -> tuple[nn.Module, str, Any, dict[str, Any]]:
     float32, the system's name, its `Config` and the whole description. Raises CheckpointError for a file that
     is missing, damaged, of an unknown system or of another architecture.
     """
-    file = _resolve(path)
+    file = weights_file(path)
     tensors, meta = _read(file, lambda name: not name.startswith(TRAINING))
     parts = meta.get("parts", {})
     for prefix in parts:
@@ -197,18 +197,6 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
                 f"{source}: {name} holds numbers that are not finite; the file is damaged, copy it again"
             )
     module.load_state_dict(dict(tensors))
-
-
-def _resolve(path: str | Path) -> Path:
-    path = Path(path)
-    if path.is_file():
-        return path
-    named = path.with_name(path.name + ".safetensors")
-    if named.is_file():
-        return named
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder, expected a weights file such as {path / 'last'}")
-    raise CheckpointError(f"{path}: no such weights file, nor {named.name} beside it")
 
 
 def _read(file: Path, wanted: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

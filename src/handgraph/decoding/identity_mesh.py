@@ -1,0 +1,134 @@
+"""The identity-aware network's answer → `Hand`s: the regressed mesh, moved to where its joints are seen."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from handgraph.arrays import array
+from handgraph.camera import Crop
+from handgraph.decoding.frames import camera_pose, crop_from_camera
+from handgraph.decoding.hand_models import model_with
+from handgraph.hand import CAMERA_FRAME, Hand
+from handgraph.hand_model.files import HandModel
+from handgraph.keypoints import image_keypoints_px
+from handgraph.shapes import Float
+
+RELATIVE_FRAME = "relative to the wrist: x right, y down, z forward, millimetres of the hand model"
+
+# Inference-time optimisation: 2D joints less sure than this are masked (the authors' code does so); staying
+# near the regressed fingers (px² of the crop per rad²: keypoints are off by some 1.5 px, joints by 0.2 rad);
+# joint limits where the hand model has any; keypoints farther off than this part of the crop count less.
+LEAST_CONFIDENCE = 0.3
+FEWEST_KEYPOINTS = 6
+FIT_PRIOR, FIT_LIMITS, FIT_ROBUST = 60.0, 100.0, 0.06
+
+
+class Answer(NamedTuple):
+    """What the network says of a batch of crops, in arrays or tensors; crop frame, right hands, mm."""
+
+    rotations: Float[Any, "b 16 3 3"]
+    """The hand's, then those of 15 finger joints in MANO's order."""
+    shape: Float[Any, "b 10"]
+    """β: given, or regressed."""
+    joints_mm: Float[Any, "b 21 3"]
+    """About the wrist, as `vertices_mm`."""
+    vertices_mm: Float[Any, "b v 3"]
+    uv: Float[Any, "b 21 2"]
+    """The 2D detector's keypoints in the crop."""
+    sureness: Float[Any, "b 21"]
+    """Probability of each of them."""
+    shape_confidence: Float[Any, " b"] | None = None
+    """How sure it is of the regressed shape, any number; None for networks that regress none."""
+
+
+class Solved(NamedTuple):
+    """Hands as they are told to the outside: crop frame, about the wrist, mm."""
+
+    pose: Float[np.ndarray, "b 48"]
+    joints_mm: Float[np.ndarray, "b 21 3"]
+    vertices_mm: Float[np.ndarray, "b v 3"]
+    wrist_mm: Float[np.ndarray, "b 3"]
+    """Where the wrist is in the crop's frame; NaN without a camera."""
+    uv: Float[np.ndarray, "b 21 2"]
+
+
+def solve(
+    answer: Answer, crops: Sequence[Crop], model: HandModel | None = None, *, optimise: bool = True
+) -> Solved:
+    """Section 6.3.2's optimisation: the regressed hand, moved and bent until its joints are seen where the
+    detector sees them (Eq. 6.4), in the crop's pixels. Without `optimise` it is only placed. A crop without a
+    camera keeps what was regressed, and the detector's keypoints.
+    """
+    # numba: loaded when first needed, not when imported
+    from handgraph.hand_model.fitting import Fit, axis_angles_of, fit, vertices_mm
+
+    model = model or model_with(answer.vertices_mm.shape[1])
+    pose = axis_angles_of(array(answer.rotations)).reshape(-1, 48)
+    joints, vertices, uv = (np.array(array(a)) for a in (answer.joints_mm, answer.vertices_mm, answer.uv))
+    wrist = np.full((len(crops), 3), np.nan)
+    seen = np.array([crop.camera is not None for crop in crops])
+    if seen.any():
+        size = np.array([crop.size for crop in crops if crop.camera is not None])
+        pixels = np.zeros((len(size), 3, 3))
+        pixels[:, 0, 0] = pixels[:, 1, 1] = size - 1
+        pixels[:, 2, 2] = 1
+        matrices = pixels @ np.stack([crop.crop_camera for crop in crops if crop.camera is not None])
+        weights = np.where(array(answer.sureness)[seen] >= LEAST_CONFIDENCE, 1.0, 0.0)
+        weights[weights.sum(1) < FEWEST_KEYPOINTS] = 1.0  # better doubtful ones than none
+        fitted: Fit = fit(
+            model,
+            uv[seen] * (size - 1)[:, None, None],
+            matrices,
+            weights=weights,
+            start_pose=pose[seen],
+            shape=array(answer.shape)[seen],
+            robust=FIT_ROBUST * float(size.mean()),
+            pose_prior=FIT_PRIOR,
+            limits=0.0 if model.joint_limits is None else FIT_LIMITS,
+            iterations=60,
+            place_only=not optimise,
+        )
+        pose[seen] = fitted.pose
+        wrist[seen] = fitted.joints_mm[:, 0]
+        joints[seen] = fitted.joints_mm - fitted.joints_mm[:, :1]
+        vertices[seen] = vertices_mm(model, fitted) - fitted.joints_mm[:, :1]
+        projected = np.einsum("bij,bnj->bni", matrices, fitted.joints_mm)
+        uv[seen] = projected[..., :2] / projected[..., 2:] / (size - 1)[:, None, None]
+    return Solved(pose, joints, vertices, wrist, uv)
+
+
+def hands(
+    answer: Answer, crops: Sequence[Crop], model: HandModel | None = None, *, optimise: bool = True
+) -> list[Hand]:
+    """One `Hand` with mesh for each crop, optimised at inference time as the paper's (`solve`).
+
+    `model` is the right hand that the network was built with. Confidences are the 2D detector's, the score
+    is their mean; `shape_confidence` is c of Eq. 6.6. Without a camera a hand is relative to its wrist.
+    """
+    solved = solve(answer, crops, model, optimise=optimise)
+    keypoints = image_keypoints_px(solved.uv, crops)
+    shapes, sure = array(answer.shape), array(answer.sureness).clip(0, 1)
+    trust = None if answer.shape_confidence is None else array(answer.shape_confidence)
+    found = []
+    for index, crop in enumerate(crops):
+        turn = crop_from_camera(crop)
+        place = solved.wrist_mm[index] @ turn if crop.camera is not None else np.zeros(3)
+        corner, far = keypoints[index].min(axis=0), keypoints[index].max(axis=0)
+        found.append(
+            Hand(
+                side="left" if crop.mirrored else "right",
+                score=float(sure[index].mean()),
+                keypoints_px=keypoints[index],
+                box_px=np.concatenate([corner, far - corner]),
+                joints_mm=solved.joints_mm[index] @ turn + place,
+                vertices_mm=solved.vertices_mm[index] @ turn + place,
+                pose=camera_pose(solved.pose[index], turn, mirrored=crop.mirrored),
+                shape=shapes[index],
+                confidence=sure[index],
+                camera=crop.camera,
+                frame=CAMERA_FRAME if crop.camera is not None else RELATIVE_FRAME,
+                shape_confidence=None if trust is None else float(trust[index]),
+            )
+        )
+    return found

@@ -1,0 +1,68 @@
+"""JGR-P2O's answer → `Hand`s: joints in a depth cube, and how well the pixels agree about them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from handgraph.arrays import array
+from handgraph.camera import Crop
+from handgraph.errors import ConfigError
+from handgraph.hand import Hand
+from handgraph.shapes import Float
+from handgraph.skeleton import JOINT_NAMES
+
+# A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of
+# what the pixels say: one half at the first number (mm), falling the faster around there the larger the
+# second. Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
+SPREAD_AT_HALF_MM = 37.9
+SPREAD_STEEPNESS = 2.76
+
+
+class Answer(NamedTuple):
+    """What the network says of a batch of crops, in arrays or tensors."""
+
+    uvz: Float[Any, "b n 3"]
+    """The joints: u, v in [0, 1] from the first pixel centre to the last, z in [-1, 1] through the cube."""
+    spread: Float[Any, "b n"]
+    """Weighted standard deviation of what the pixels say about each joint, in sides of the cube."""
+
+
+def joints_mm(uvz: Float[Any, "b n 3"], crops: Sequence[Crop]) -> Float[np.ndarray, "b n 3"]:
+    """The joints in the camera frame, millimetres; a mirrored crop's are mirrored back."""
+    return np.stack([crop.xyz_from_uvz(joints) for crop, joints in zip(crops, array(uvz), strict=True)])
+
+
+def spread_mm(spread: Float[Any, "b n"], cube_mm: Float[np.ndarray, " b"]) -> Float[np.ndarray, "b n"]:
+    """`Answer.spread` of crops whose cubes have these sides."""
+    return array(spread) * cube_mm[:, None]
+
+
+def hands(answer: Answer, crops: Sequence[Crop]) -> list[Hand]:
+    """One `Hand` for each crop; for the canonical 21 joints only (`joints_mm` serves any number of them).
+
+    A joint's confidence says how well the pixels agree about it; the hand's score is the mean of its joints'.
+    Raises `ConfigError` for a network of 14 or 16 joints.
+    """
+    joints = answer.uvz.shape[1]
+    if joints != len(JOINT_NAMES):
+        raise ConfigError(f"a hand has 21 joints but this network predicts {joints}: use joints_mm instead")
+    cube_mm = np.array([crop.cube_mm for crop in crops], dtype=np.float64)
+    confidences = 1 / (1 + (spread_mm(answer.spread, cube_mm) / SPREAD_AT_HALF_MM) ** SPREAD_STEEPNESS)
+    found = []
+    for crop, xyz_mm, confidence in zip(crops, joints_mm(answer.uvz, crops), confidences, strict=True):
+        assert crop.camera is not None  # joints_mm has refused a crop without a camera
+        keypoints_px = crop.camera.uvd_from_xyz(xyz_mm)[:, :2]
+        corner, far = keypoints_px.min(axis=0), keypoints_px.max(axis=0)
+        found.append(
+            Hand(
+                side="left" if crop.mirrored else "right",
+                score=float(confidence.mean()),
+                keypoints_px=keypoints_px,
+                box_px=np.concatenate([corner, far - corner]),
+                joints_mm=xyz_mm,
+                confidence=confidence,
+                camera=crop.camera,
+            )
+        )
+    return found
