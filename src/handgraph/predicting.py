@@ -355,7 +355,7 @@ def _finished(job: _Job, clip: Clip, out: Path | None, spool: Path) -> _Result:
         else:
             _look_through(job, part, header, raw)
 
-        def smoothed() -> Iterator[FrameHands]:
+        def smoothed() -> "Iterator[FrameHands]":
             for frame in smooth(read_lines(raw)[1], args.smooth):
                 yield replace(frame, hands=tuple(job.with_mesh(frame.hands))) if args.mesh else frame
 
