@@ -50,6 +50,7 @@ MEANING = {
     "spread": "standard deviation of what the pixels say about each joint, in sides of the cube",
     "pose": "joints about the wrist in the crop's frame, in lengths of the middle finger's first bone",
     "joints_mm": "joints about the wrist in the crop's frame, mm",
+    "refined_mm": "joints about the place of the prior's wrist in the crop's frame, mm",
     "vertices_mm": "mesh about the wrist in the crop's frame, mm",
     "rotation": "of the hand in the crop's frame, a matrix",
     "rotations": "of the hand, then of 15 finger joints relative to their parents in MANO's order, matrices",

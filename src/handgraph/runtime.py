@@ -98,7 +98,8 @@ class Session:
 class OnnxNetwork:
     """A system's network in ONNX Runtime; see `Network` for the attributes.
 
-    Raises CheckpointError as `Session` does, and for a file of something else than a system.
+    Raises CheckpointError as `Session` does, and for a file of something else than a system; FormatError or
+    InputError where it was built on a user's hand model that is not there any more.
     """
 
     runtime: Runtime = "onnx"
@@ -117,6 +118,10 @@ class OnnxNetwork:
         self.meta: Mapping[str, Any] = about.get("weights", {})
         self.takes_shape = "shape" in self._session.inputs
         self._answer = decoder(self.name).Answer
+        if path := getattr(self.config, "hand_model", None):
+            from handgraph.decoding.hand_models import use_file
+
+            use_file(path)
 
     def __call__(
         self, image: Float[np.ndarray, "b c s s"], shape: Float[np.ndarray, "b 10"] | None = None
@@ -234,7 +239,7 @@ def description(content: bytes, source: str | Path) -> dict[str, Any]:
     return about
 
 
-def _fields(content: bytes) -> Any:
+def _fields(content: bytes | memoryview) -> Any:
     """The fields of a protobuf message: (number, integer or bytes). Raises ValueError, IndexError."""
     at, end = 0, len(content)
     if not end:
