@@ -9,7 +9,7 @@ import pytest
 from handgraph.camera import PinholeCamera
 from handgraph.cli import main
 from handgraph.errors import ConfigError, FormatError, InputError
-from handgraph.evaluation.metrics import procrustes
+from handgraph.evaluation.metrics import area_under_curve, area_under_pck, procrustes
 from handgraph.evaluation.plots import curve, plot_curves, table
 from handgraph.evaluation.plots import labels as short_names
 from handgraph.evaluation.score import compare, measure, read_curve, read_hands_json, read_predictions, score
@@ -347,6 +347,30 @@ def test_curve_files(tmp_path):
         path.write_text(text)
         with pytest.raises(FormatError, match=message):
             read_curve(path)
+
+
+@pytest.mark.parametrize(
+    ("method", "printed"),
+    {"pso": 0.709, "icppso": 0.748, "chpr": 0.839, "zb": 0.948, "vae": 0.983}.items(),
+)
+def test_printed_areas_on_stb(real_data, method, printed):
+    """To the last digit, from a curve's first point within 20 to 50 mm to its last.
+
+    Zimmermann & Brox's evaluation has 20 thresholds from 0 to 50 mm and takes the area from the ninth on,
+    21.05 mm, over that range.
+    """
+    thresholds, height = read_curve(real_data / "pck_curves_stb" / method)
+    within = thresholds[(thresholds >= 20) & (thresholds <= 50)]
+    assert within[0] == pytest.approx(np.linspace(0, 50, 20)[8] if method in ("zb", "vae") else 20)
+    assert round(area_under_curve(thresholds, height, within[0], within[-1]), 3) == printed
+
+
+def test_stb_area_of_errors_as_of_their_curve(rng):
+    errors = rng.gamma(2.0, 8.0, (40, 21))
+    thresholds = np.linspace(0, 50, 20)[8:]
+    height = [(errors <= threshold).mean() for threshold in thresholds]
+    area = area_under_curve(thresholds, np.array(height), thresholds[0], 50.0)
+    assert area_under_pck(errors, thresholds[0], 50.0, steps=11) == pytest.approx(area, abs=1e-12)
 
 
 def three_files(labels, tmp_path):
