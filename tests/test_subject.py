@@ -1,6 +1,7 @@
 """Subjects: calibrated from hands and from shipped depth frames, kept in files, refused when damaged."""
 
 import json
+import shutil
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -105,6 +106,12 @@ def test_depth_frames_are_enough(tmp_path: Path) -> None:
     assert 130 < subject.hand_length_mm < 240
     assert len(problems) == 1
     assert problems[0].startswith(str(broken))
+    assert not subject.assumed_camera
+    alone = [shutil.copy(frame, tmp_path) for frame in frames]  # without the labels, which know the camera
+    unknown, _ = personalize_files(alone, load("jgr_p2o"))
+    assert unknown.assumed_camera
+    write_subject(tmp_path / "unknown.json", unknown)
+    assert read_subject(tmp_path / "unknown.json").assumed_camera
     with pytest.raises(InputError, match="no hand was found in any of the 1 images"):
         personalize_files([broken], load("jgr_p2o"))
 

@@ -299,6 +299,8 @@ def run_personalize(args: argparse.Namespace) -> Answer:
     )
     for problem in problems:
         say("personalize", problem)
+    if subject.assumed_camera:
+        say("personalize", "no camera is known, so one is assumed, and the size with it; give yours: --camera")
     write_subject(args.out, subject)
     return Answer(
         subject.summary(),

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, HandgraphError, InputError
+from handgraph.estimator import ASSUMED_CAMERA
 from handgraph.files import atomic_write
 from handgraph.hand import RELATIVE_FRAME, Hand, Side
 from handgraph.images import is_photo, read_depth, read_image
@@ -58,6 +59,8 @@ class Subject:
     shape_sd: Float[np.ndarray, " 10"] | None = None
     hand_length_sd_mm: float | None = None
     hand_width_sd_mm: float | None = None
+    assumed_camera: bool = False
+    """Whether an image's camera was not known: millimetres are then as uncertain as its focal length."""
 
     def __post_init__(self) -> None:
         for name, size in (("shape", 10), ("bone_lengths_mm", len(BONES)), ("shape_sd", 10)):
@@ -110,6 +113,7 @@ class Subject:
             "bone_lengths_mm": _plain(self.bone_lengths_mm),
             "model": self.model,
             "hand_model": self.hand_model,
+            "assumed_camera": self.assumed_camera,
         }
 
 
@@ -196,6 +200,7 @@ def personalize(
         shape_sd=calibration.shape_sd,
         hand_length_sd_mm=calibration.hand_length_sd_mm,
         hand_width_sd_mm=calibration.hand_width_sd_mm,
+        assumed_camera=any(hand.frame.endswith(ASSUMED_CAMERA) for hand in hands),
     )
 
 
@@ -293,6 +298,7 @@ def _subject(document: Any) -> Subject:
         shape_sd=None if sd is None else _numbers("shape_sd", sd, 10),
         hand_length_sd_mm=_optional("hand_length_sd_mm", document),
         hand_width_sd_mm=_optional("hand_width_sd_mm", document),
+        assumed_camera=document.get("assumed_camera", False) is True,
     )
 
 
