@@ -198,8 +198,10 @@ def run_train(args: argparse.Namespace) -> Answer:
     from handgraph.training.loop import train
     from handgraph.training.recipe import load_recipe
 
-    recipe = load_recipe(args.recipe, args.overrides)
-    result = train(recipe, folder(args.out), resume=args.resume)
+    recipe, out = load_recipe(args.recipe, args.overrides), folder(args.out)
+    if args.resume and not (out / "last.safetensors").is_file():
+        raise ConfigError(f"{out}: holds no run to resume (no last.safetensors); begin it without --resume")
+    result = train(recipe, out, resume=args.resume)
     figures = ", ".join(f"{name} {value:.3g}" for name, value in result["metrics"].items())
     text = f"{result['step']} of {result['steps']} steps: {result['checkpoint']}\n{figures}"
     return Answer(result, text, 0 if result["finished"] else 128 + (result["signal"] or 0))
