@@ -8,10 +8,30 @@ Visibility is 2 for every joint: a `Hand` has an estimate of all of them and doe
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from handgraph.errors import FormatError, InputError
+from handgraph.formats.clip import ORDERS, Clip, ClipFrame, ClipHand, Conventions
+from handgraph.formats.converted import (
+    check_stated,
+    clip_from_predictions,
+    conventions_from,
+    frame_record,
+    hand_from_record,
+    hand_record,
+    header_of,
+    own_document,
+    parse,
+    read_text,
+    size_of,
+)
+from handgraph.formats.document import from_document, to_document
+from handgraph.formats.joint_names import order_of
+from handgraph.formats.lines import number
 from handgraph.formats.predictions import (
     ROOT,
     UNITS,
@@ -96,6 +116,9 @@ def read_coco(path: str | Path) -> Predictions:
     """
     document = read_text_json(path)
     with place(str(path)):
+        info = document.get("info") if isinstance(document, dict) else None
+        if isinstance(info, dict) and "handgraph" in info:
+            return from_document(own_document(_clip(document, info["handgraph"], Conventions())))
         return _predictions(document)
 
 
@@ -132,6 +155,147 @@ def _predictions(document: Any) -> Predictions:
             ImageHands(image.file, tuple(hands[image_id]), image.size_px, image.error)
             for image_id, image in images.items()
         ),
+    )
+
+
+# Clips in any convention ------------------------------------------------------------------------------------
+
+
+def write_clip_coco(path: str | Path, clip: Clip) -> None:
+    """Write a clip as a COCO annotation file; the category names the joints of the clip's order.
+
+    A joint that is not there has visibility 0. What COCO has no key for stands in `hand` and in the file's
+    `handgraph`. Raises FormatError for hands without pixels, side or order, InputError.
+    """
+    order = clip.conventions.joints
+    check_stated(clip)
+    places = {meaning: index for index, meaning in enumerate(order.names)}
+    bones = [
+        [places[JOINT_NAMES[a]] + 1, places[JOINT_NAMES[b]] + 1]
+        for a, b in BONES
+        if JOINT_NAMES[a] in places and JOINT_NAMES[b] in places
+    ]
+    category = CATEGORY | {"keypoints": list(order.names), "skeleton": bones}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, frame in enumerate(clip.frames, start=1):
+        about = frame_record(frame)
+        del about["hands"]
+        size = {} if frame.size_px is None else {"width": frame.size_px[0], "height": frame.size_px[1]}
+        images.append(
+            {"id": image_id, "file_name": frame.file or f"frame {frame.index}", **size, "frame": about}
+        )
+        for hand in frame.hands:
+            record = hand_record(hand)
+            rows = hand.need("points_px")
+            there = ~np.isnan(rows).any(axis=1)
+            keypoints = [
+                number_
+                for row, seen in zip(record.pop("points_px"), there, strict=True)
+                for number_ in ((*row, VISIBLE) if seen else (0, 0, 0))
+            ]
+            annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": CATEGORY["id"]}
+            annotation |= {"keypoints": keypoints, "num_keypoints": int(there.sum()), "iscrowd": 0}
+            box = record.pop("box_px", None)
+            if box is not None:
+                annotation |= {"bbox": box, "area": box[2] * box[3]}
+            if hand.score is not None:
+                annotation["score"] = hand.score
+            annotations.append(annotation | {"side": hand.side, "hand": record})
+    info = {"description": "hands, converted by handgraph", "handgraph": header_of(clip)}
+    write_text_json(
+        path, {"info": info, "images": images, "annotations": annotations, "categories": [category]}
+    )
+
+
+def read_clip_coco(path: str | Path, said: Conventions) -> Clip:
+    """Read COCO annotations of hands: ours, or of others whose category names its joints in a known order.
+
+    `said.order` is the order where names are of another kind. Raises InputError, FormatError.
+    """
+    document = parse(read_text(path), path)
+    with place(str(path)):
+        info = document.get("info") if isinstance(document, dict) else None
+        if isinstance(info, dict) and "units" in info:
+            return clip_from_predictions(to_document(_predictions(document)))
+        header = info.get("handgraph") if isinstance(info, dict) else None
+        return _clip(document, header, said)
+
+
+def _clip(document: Any, header: Any, said: Conventions) -> Clip:
+    orders: dict[int, str] = {}
+    names: dict[int, str] = {}
+    for index, category in enumerate(need(document, "categories", list)):
+        with place(f"category {index}"):
+            joints = category.get("keypoints") if isinstance(category, dict) else None
+            if not joints:
+                continue
+            found = order_of([str(name) for name in joints]) or said.order
+            if found is None or len(ORDERS[found].names) != len(joints):
+                raise FormatError(
+                    f"order is missing: {len(joints)} keypoints from {str(joints[0])[:30]!r} on are in no "
+                    "order known here, name it with --order"
+                )
+            orders[need(category, "id", int)] = found
+            names[category["id"]] = str(category.get("name", ""))
+    if len(set(orders.values())) != 1:
+        raise FormatError(f"{len(set(orders.values()))} joint orders among the categories, expected one")
+    says = Conventions(order=next(iter(orders.values())))
+    if header is not None:
+        says = conventions_from(need(header, "conventions", dict))
+    frames: dict[int, ClipFrame] = {}
+    for index, image in enumerate(need(document, "images", list)):
+        with place(f"image {index}"):
+            about = image.get("frame") if isinstance(image, dict) else None
+            about = about if isinstance(about, dict) else {}
+            size = [image["width"], image["height"]] if "width" in image and "height" in image else None
+            time_s = about.get("time_s")
+            frames[need(image, "id", int)] = ClipFrame(
+                about["index"] if type(about.get("index")) is int else index,
+                (),
+                None if about and "file" not in about else need(image, "file_name", str),
+                None if time_s is None else number(about, "time_s"),
+                size_of(size),
+                about.get("error"),
+            )
+    for index, annotation in enumerate(need(document, "annotations", list)):
+        with place(f"annotation {index}"):
+            if need(annotation, "category_id", int) not in orders:
+                continue
+            image_id = need(annotation, "image_id", int)
+            if image_id not in frames:
+                raise FormatError(f"image_id {image_id} is none of the file's images")
+            hand = _clip_hand(annotation, names[annotation["category_id"]], said)
+            frames[image_id] = replace(frames[image_id], hands=(*frames[image_id].hands, hand))
+    if header is None:
+        return Clip(says.stated(replace(said, order=None)), tuple(frames.values()))
+    return Clip(
+        says.stated(said),
+        tuple(frames.values()),
+        need(header, "model", str),
+        None if header.get("fps") is None else number(header, "fps"),
+        header.get("about") or {},
+    )
+
+
+def _clip_hand(annotation: dict[str, Any], category: str, said: Conventions) -> ClipHand:
+    keypoints = need(annotation, "keypoints", list)
+    try:
+        rows = np.array(keypoints, dtype=np.float64).reshape(-1, 3)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"'keypoints' is not a list of three numbers a joint ({error})") from error
+    if not np.isfinite(rows).all():
+        raise FormatError("'keypoints' holds a number that is not finite")
+    record = annotation.get("hand")
+    hand = hand_from_record(record) if isinstance(record, dict) else ClipHand()
+    sides = [side for side in ("left", "right") if side in category.lower()]
+    side: Any = annotation.get("side") or hand.side or (sides[0] if len(sides) == 1 else None)
+    return replace(
+        hand,
+        points_px=np.where(rows[:, 2:] > 0, rows[:, :2], np.nan),
+        side=side,
+        score=annotation.get("score"),
+        box_px=annotation.get("bbox"),
     )
 
 

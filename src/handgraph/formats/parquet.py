@@ -6,12 +6,28 @@ a hand have no row; the metadata keeps them. Numbers are float32 and come back e
 """
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from handgraph.errors import FormatError, InputError, MissingExtraError
 from handgraph.files import atomic_write
+from handgraph.formats.clip import ARRAYS as CLIP_ARRAYS
+from handgraph.formats.clip import Clip
+from handgraph.formats.converted import FORMAT as CONVERTED
+from handgraph.formats.converted import (
+    check_stated,
+    clip_from_header,
+    clip_from_predictions,
+    frame_record,
+    header_of,
+    own_document,
+)
+from handgraph.formats.document import from_document, to_document
 from handgraph.formats.predictions import ROOT, UNITS, ImageHands, Predictions, need, place
 from handgraph.hand import ORDER, Hand
 from handgraph.skeleton import JOINT_NAMES
@@ -26,6 +42,7 @@ ARRAYS = {
     "shape": 1,
     "confidence": 1,
 }
+MAX_BYTES = 8 * 2**30
 TEXTS = ("file", "side", "frame", "order", "root", "units")
 CAMERA = ("fx", "fy", "cx", "cy")
 
@@ -91,10 +108,23 @@ def read_parquet(path: str | Path) -> Predictions:
     Raises MissingExtraError without pyarrow, InputError where the file cannot be read, FormatError where it
     is cut short or damaged, where a column is missing or of another type, or a hand is not valid.
     """
+    table, meta = _read(path)
+    if meta.get("format") == CONVERTED:
+        with place(str(path)):
+            return from_document(own_document(_clip(table, meta)))
+    with place(str(path)):
+        return _predictions(table, meta)
+
+
+def _read(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """The table of a Parquet file and what its metadata says under "handgraph"."""
     pa, pq = _pyarrow()
     try:
-        content = pa.BufferReader(Path(path).read_bytes())
-        table = pq.read_table(content)
+        file = pq.ParquetFile(pa.BufferReader(Path(path).read_bytes()))
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > MAX_BYTES:
+            raise FormatError(f"{path}: holds more than {MAX_BYTES:,} bytes")
+        table = file.read()
         meta = json.loads((table.schema.metadata or {}).get(b"handgraph", b"null"))
     except pa.ArrowException as error:
         raise FormatError(f"{path}: not a whole Parquet file ({_first_line(error)})") from error
@@ -107,7 +137,7 @@ def read_parquet(path: str | Path) -> Predictions:
     with place(str(path)):
         if not isinstance(meta, dict):
             raise FormatError("the schema's metadata lacks 'handgraph', so units and joint order are unknown")
-        return _predictions(table, meta)
+    return table, meta
 
 
 def _predictions(table: Any, meta: dict[str, Any]) -> Predictions:
@@ -147,6 +177,93 @@ def _hand(row: dict[str, Any]) -> Hand:
     if any(value is not None for value in camera.values()):
         record["camera"] = camera
     return Hand.from_dict(record)
+
+
+# Clips in any convention, float64 --------------------------------------------------------------------------
+
+
+def write_clip_parquet(path: str | Path, clip: Clip) -> None:
+    """Write one row a hand of a clip in any convention; float64, so that nothing is rounded.
+
+    Raises MissingExtraError without pyarrow, FormatError where the clip does not state what it holds,
+    InputError where the file cannot be written.
+    """
+    pa, pq = _pyarrow()
+    check_stated(clip)
+    rows = []
+    for frame in clip.frames:
+        for hand in frame.hands:
+            record: dict[str, Any] = {
+                "frame": frame.index,
+                "track": hand.track,
+                "side": hand.side,
+                "score": hand.score,
+            }
+            for name in CLIP_ARRAYS:
+                value = getattr(hand, name)
+                record[name] = None if value is None else plain_list(value)
+            record |= {name: getattr(hand.camera, name, None) for name in CAMERA}
+            rows.append(record)
+    about = header_of(clip) | {"frames": [frame_record(replace(frame, hands=())) for frame in clip.frames]}
+    schema = pa.schema(
+        [("frame", pa.int64()), ("track", pa.int64()), ("side", pa.string()), ("score", pa.float64())]
+        + [(name, pa.list_(pa.float64())) for name in CLIP_ARRAYS]
+        + [(name, pa.float64()) for name in CAMERA],
+        metadata={"handgraph": json.dumps(about, allow_nan=False)},
+    )
+    table = pa.Table.from_pylist(rows, schema=schema)
+    with atomic_write(path) as part:
+        pq.write_table(table, part, compression="zstd")
+
+
+def plain_list(array: np.ndarray) -> list[float | None]:
+    """All numbers of an array one after the other; None for those that are not there."""
+    return [None if math.isnan(value) else value for value in array.ravel().tolist()]
+
+
+def read_clip_parquet(path: str | Path) -> Clip:
+    """Read what `write_clip_parquet` or `write_parquet` wrote. Raises as `read_parquet`."""
+    table, meta = _read(path)
+    with place(str(path)):
+        if meta.get("format") != CONVERTED:
+            return clip_from_predictions(to_document(_predictions(table, meta)))
+        return _clip(table, meta)
+
+
+def _clip(table: Any, meta: dict[str, Any]) -> Clip:
+    frames = need(meta, "frames", list)
+    hands: dict[int, list[dict[str, Any]]] = {}
+    for name in ("frame", "track", "side", "score", *CLIP_ARRAYS, *CAMERA):
+        if name not in table.column_names:
+            raise FormatError(f"the column {name!r} is missing")
+    for number, row in enumerate(table.to_pylist()):
+        with place(f"row {number}"):
+            record = {name: row[name] for name in ("track", "side", "score")}
+            for name, width in CLIP_ARRAYS.items():
+                if row[name] is not None:
+                    record[name] = _grid(name, row[name], width, need(meta, "conventions", dict))
+            if row["fx"] is not None:
+                record["camera"] = {name: row[name] for name in CAMERA}
+            hands.setdefault(need(row, "frame", int), []).append(record)
+    rows = []
+    for number, frame in enumerate(frames):
+        with place(f"frame {number}"):
+            rows.append((number, frame | {"hands": hands.pop(need(frame, "index", int), [])}))
+    if hands:
+        raise FormatError(f"frame {min(hands)} is in a row, but not among the frames of the metadata")
+    return clip_from_header(meta, rows)
+
+
+def _grid(name: str, values: Any, width: int, says: dict[str, Any]) -> Any:
+    if not isinstance(values, list) or any(isinstance(v, float) and math.isnan(v) for v in values):
+        raise FormatError(f"{name!r} is not a list of numbers")
+    if width < 0:  # a rotation's numbers
+        width = len(values) // 16 if says.get("rotation") != "pca" and len(values) % 16 == 0 else 0
+    if not width:
+        return values
+    if len(values) % width:
+        raise FormatError(f"{name!r} is not a flat list of groups of {width}")
+    return [values[start : start + width] for start in range(0, len(values), width)]
 
 
 def _first_line(error: Exception) -> str:
