@@ -302,7 +302,9 @@ def run_personalize(args: argparse.Namespace) -> Answer:
     for problem in problems:
         say("personalize", problem)
     if subject.assumed_camera:
-        say("personalize", "no camera is known, so one is assumed, and the size with it; give yours: --camera")
+        say(
+            "personalize", "no camera is known, so one is assumed, and the size with it; give yours: --camera"
+        )
     write_subject(args.out, subject)
     return Answer(
         subject.summary(),
@@ -310,6 +312,13 @@ def run_personalize(args: argparse.Namespace) -> Answer:
         f"from {len(subject.files)} of {len(args.files)} images",
         2 if problems else 0,
     )
+
+
+def run_convert(args: argparse.Namespace) -> Answer:
+    """Hands from one file format, joint order, unit, frame or pose representation to another."""
+    from handgraph.convert import run
+
+    return Answer(*run(args))
 
 
 def run_reproduce(args: argparse.Namespace) -> Answer:
@@ -491,6 +500,12 @@ def _parser() -> argparse.ArgumentParser:
     person.add_argument("--depth-scale", type=float, metavar="MM", help="millimetres a unit of the file")
     person.add_argument("--out", required=True, metavar="FILE", help="the subject file to write (JSON)")
 
+    _convert_options(
+        command(
+            "convert", run_convert, "convert in.json out.csv --to rhd,m,opengl,root=wrist,quaternion_wxyz"
+        )
+    )
+
     repeated = command("reproduce", run_reproduce, "reproduce jgr:2 --scale tiny --out results")
     repeated.add_argument("table", nargs="?", metavar="PAPER:TABLE", help="such as jgr:2, hybrid:2, sia:5.1")
     repeated.add_argument("--list", action="store_true", help="name every table and figure, and its cost")
@@ -565,6 +580,46 @@ def _parser() -> argparse.ArgumentParser:
     datasets.add_argument("--all", action="store_true", help="read every frame, not a sample")
     datasets.add_argument("--out", metavar="DIR", help="check: draw labelled frames on DIR/sheet.png")
     return parser
+
+
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="JSON, JSON Lines, CSV, Parquet, COCO, OpenPose (file or folder), BVH, glTF, OBJ, PLY",
+    )
+    parser.add_argument("target", metavar="OUT", help="the same; the suffix tells which, or --to")
+    parser.add_argument(
+        "--from",
+        dest="from_",
+        metavar="WORDS",
+        help="what IN is, words with commas: format, joint order, mm|cm|m|px, opencv|opengl, absolute or "
+        "root=JOINT, axis_angle|matrix|quaternion_wxyz|quaternion_xyzw|6d|pca=N, flat|mean, left|right",
+    )
+    parser.add_argument(
+        "--to", metavar="WORDS", help="what OUT shall be, the same words; left, right or mirror turns sides"
+    )
+    for name, what in (
+        ("order", "joint order of IN, where it does not say"),
+        ("unit", "unit of IN's lengths"),
+        ("axes", "axes of IN: opencv or opengl"),
+        ("root", "what IN's joints are relative to: camera, wrist, …"),
+        ("rotation", "representation of IN's pose"),
+        ("zero", "what zeros are in IN's pose: flat or mean"),
+        ("camera", "FX,FY,CX,CY of IN's pictures"),
+        ("size", "WIDTH,HEIGHT of IN's pictures"),
+    ):
+        parser.add_argument(f"--{name}", metavar=name.upper(), help=what)
+    parser.add_argument("--side", choices=("left", "right"), help="which hand IN's are")
+    parser.add_argument("--fps", type=float, metavar="N", help="frames a second of IN")
+    parser.add_argument("--hand-length", type=float, metavar="MM", help="of hands in hand lengths")
+    parser.add_argument("--hand-model", metavar="FILE", help="MANO file that poses are of (the open hand)")
+    parser.add_argument("--frame", type=int, metavar="N", help="only this frame")
+    parser.add_argument("--track", type=int, metavar="N", help="only the hand with this number")
+    parser.add_argument("--only", choices=("left", "right"), help="only hands of this side")
+    parser.add_argument("--fit", action="store_true", help="fit the hand model to joints without a pose")
+    parser.add_argument("--hold", action="store_true", help="BVH: repeat the frame before a missing one")
+    parser.add_argument("--lossy", action="store_true", help="allow few principal poses")
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
