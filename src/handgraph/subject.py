@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, HandgraphError, InputError
@@ -23,6 +22,7 @@ from handgraph.files import atomic_write
 from handgraph.hand import RELATIVE_FRAME, Hand, Side
 from handgraph.images import is_photo, read_depth, read_image
 from handgraph.placement import MIDDLE_FINGER
+from handgraph.shapes import Float
 from handgraph.skeleton import BONES
 
 if TYPE_CHECKING:
