@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -75,6 +76,8 @@ def make_app(
             await asyncio.gather(
                 *(loop.run_in_executor(jobs._pool, models.warm_up) for _ in range(jobs.workers))
             )
+            # Beside the first requests, and not waited for at the end.
+            threading.Thread(target=work.compile_fitting, daemon=True).start()
             yield
         finally:
             await run_in_threadpool(jobs.close)
@@ -198,8 +201,16 @@ async def _answer(
 ) -> Response:
     """Run a job that gives content and file name ("" for JSON to be read, not saved)."""
     began = time.perf_counter()
+
+    def tidy(deadline: Deadline) -> tuple[bytes, str]:
+        try:
+            return job(deadline)
+        finally:
+            if deadline.given_up:  # the request has ended, and what it removed may be there again
+                shutil.rmtree(folder, ignore_errors=True)
+
     try:
-        content, name = await jobs.run(job, limits.request_seconds, _left(request))
+        content, name = await jobs.run(tidy, limits.request_seconds, _left(request))
     except Refused as refused:
         raise Refused(
             refused.status, work.without_folder(str(refused), folder), refused.retry_after_s
@@ -234,8 +245,6 @@ async def _uploads(
                         paths.append((field, await run_in_threadpool(_with_suffix, place)))
                     else:
                         fields[field] = value
-        elif kind == "application/x-www-form-urlencoded":
-            raise Refused(415, "a form without files; send multipart/form-data, or the picture as the body")
         else:
             place = _place(folder, 0, fields.get("name", ""))
             with place.open("wb") as file:

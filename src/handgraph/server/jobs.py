@@ -29,9 +29,14 @@ class Deadline:
         """Nobody waits any more."""
         self._given_up.set()
 
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for the job any more."""
+        return self._given_up.is_set()
+
     def check(self) -> None:
         """Raise Refused when the time is over or nobody waits."""
-        if self._given_up.is_set() or time.monotonic() > self._end:
+        if self.given_up or time.monotonic() > self._end:
             raise self.missed()
 
     def missed(self) -> Refused:

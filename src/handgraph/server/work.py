@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
+import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from handgraph.camera import PinholeCamera
@@ -25,6 +26,7 @@ from handgraph.formats import (
     write_parquet,
 )
 from handgraph.hand import RELATIVE_FRAME, Hand
+from handgraph.hand_model import HandLayer
 from handgraph.images import assumed_camera, is_photo, read_depth, read_image
 from handgraph.meshes import with_mesh, write_mesh
 from handgraph.report import depth_picture, write_overlay
@@ -144,6 +146,12 @@ class Models:
                 continue
             frame = depth if kind == "depth" else np.zeros((64, 64, 3), np.uint8)
             self.get(name)(frame, box=(8.0, 8.0, 48.0, 48.0))
+
+
+def compile_fitting() -> None:
+    """Fit one mesh: what numba compiles once per installation takes longer than a request may."""
+    joints = HandLayer()(torch.zeros(1, 10), torch.zeros(1, 48), torch.tensor([[0.0, 0.0, 500.0]])).joints_mm
+    with_mesh(Hand("right", 1.0, np.zeros((21, 2)), np.zeros(4), joints_mm=joints[0].numpy()))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ function section(path, verb, operation) {
 }
 
 const schema = await (await fetch("/openapi.json")).json();
-document.getElementById("about").textContent = schema.info.description;
+document.getElementById("about").textContent = schema.info.description.replaceAll("`", "");
 document.getElementById("example").textContent =
   `curl --data-binary @frame.png '${location.origin}/api/predict?camera=588,587,320,240'\n` +
   `curl -F file=@photo.jpg -F side=left -F format=coco ${location.origin}/api/predict -o hands.json\n` +

@@ -189,7 +189,7 @@ function article(hand, number) {
     made.querySelector(".threed").textContent = has3d ? `x, y, z (${unit})` : "";
     canvas.hidden = !scene;
     made.querySelector(".hint").textContent = scene
-      ? `Drag to turn, or arrow keys; + and − for size. x right, y down, z away from the camera. ${next.frame}.`
+      ? `Drag to turn, or arrow keys; + and − for size. ${cap(next.frame)}.`
       : "This system answers in the picture only: there is nothing to turn.";
     if (scene) {
       canvas.setAttribute("aria-label", `3D ${scene.mesh ? "mesh" : "skeleton"} of the ${next.side} hand; drag or use the arrow keys to turn it`);
