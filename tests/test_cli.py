@@ -239,7 +239,7 @@ def test_a_fault_of_our_own_is_1_and_debugging_shows_where(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("two lines\nof text")
 
-    monkeypatch.setattr(estimator, "find_hands", broken)
+    monkeypatch.setattr("handgraph.localize.find_hands", broken)
     monkeypatch.delenv("HANDGRAPH_DEBUG", raising=False)
     arguments = ("predict", frame, "--checkpoint", weights, "--camera", "300,300,160,120", "--json")
     code, out, err = run(capfd, *arguments)

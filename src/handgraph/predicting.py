@@ -124,9 +124,7 @@ class _Job:
                 name = default_model(first.files[0])
             else:
                 name = DEFAULT_COLOUR
-        runtime = {} if args.runtime == "torch" else {"runtime": args.runtime}
-        self.estimate: Any = load(name, checkpoint=args.checkpoint, **runtime)
-        self.input = "colour" if type(self.estimate).__name__ == "ColourEstimator" else "depth"
+        self.estimate: Any = load(name, checkpoint=args.checkpoint, runtime=args.runtime)
         if args.subject:
             from handgraph.subject import read_subject
 
@@ -137,14 +135,14 @@ class _Job:
             )
         if args.explain and self.out is None:
             raise ConfigError("--explain: draws pictures, give --out, the folder to write them to")
-        if self.person and not args.mesh and self.input == "depth":
+        if self.person and not args.mesh and self.estimate.input == "depth":
             raise ConfigError(
                 f"--subject: {self.estimate.name} measures the hand itself; give --mesh to use its shape"
             )
 
     def read(self, file: str) -> tuple["Frame", PinholeCamera | None]:
         """A picture file's pixels, or millimetres and the camera that took them."""
-        if self.input == "colour":
+        if self.estimate.input == "colour":
             return read_image(file), self.camera
         image = read_depth(file, self.args.depth_scale)
         camera = self.camera or image.camera
@@ -157,7 +155,7 @@ class _Job:
     ) -> list[Hand]:
         """Ask the estimator. What the user has said of box and side wins."""
         box, side = self.box or box, self.args.side or side
-        if self.input == "colour":
+        if self.estimate.input == "colour":
             return list(self.estimate(frame, camera=camera, box=box, side=side, subject=self.person))
         # A depth frame does not say which hand it shows.
         return list(self.estimate(frame, camera=camera, box=box, side=side or "right"))
@@ -330,7 +328,7 @@ def _finished(job: _Job, clip: Clip, out: Path | None, spool: Path) -> _Result:
     from handgraph.tracking import LOST_S, SEARCH_S
 
     args = job.args
-    if job.input == "depth" and not isinstance(clip, Pictures):
+    if job.estimate.input == "depth" and not isinstance(clip, Pictures):
         raise ConfigError(
             f"{clip.name}: {job.estimate.name} takes depth frames; give a --model for photographs"
         )
@@ -446,7 +444,7 @@ class _Begun:
 def _follower(job: _Job) -> "Follower":
     from handgraph.tracking import Follower
 
-    colour = job.input == "colour"
+    colour = job.estimate.input == "colour"
     return Follower(
         everywhere=job.box is not None,
         enlarged=1.1 if colour else _DEPTH_ROOM,
