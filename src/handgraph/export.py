@@ -203,10 +203,10 @@ def _parity(
             ours = decoding.Answer(**dict(zip(answering.fields, values, strict=True)))
         theirs = network(*(argument.numpy() for argument in some))
         for name in answering.fields:
-            difference = max(difference, _apart(getattr(ours, name), getattr(theirs, name)))
+            difference = _larger(difference, _apart(getattr(ours, name), getattr(theirs, name)))
         off_px, off_mm = _hands_differ(decoding, ours, theirs, crops[:count])
-        px = max(px, off_px)
-        mm = mm if off_mm is None else max(mm or 0.0, off_mm)
+        px = _larger(px, off_px)
+        mm = mm if off_mm is None else _larger(mm or 0.0, off_mm)
     return {
         "max_abs_diff": difference,
         "max_diff_px": px,
@@ -232,13 +232,18 @@ def _hands_differ(
         return _apart(*(decoding.image_keypoints_px(answer.uv, crops) for answer in (ours, theirs))), None
     px, mm = 0.0, None
     for a, b in zip(decoding.hands(ours, crops), decoding.hands(theirs, crops), strict=True):
-        px = max(px, _apart(a.keypoints_px, b.keypoints_px))
+        px = _larger(px, _apart(a.keypoints_px, b.keypoints_px))
         for name in ("joints_mm", "vertices_mm"):
             if getattr(a, name) is not None:
                 # Without its true size a hand is relative, in hand lengths of some 180 mm.
                 unit = 180.0 if a.frame.endswith("hand lengths") else 1.0
-                mm = max(mm or 0.0, unit * _apart(getattr(a, name), getattr(b, name)))
+                mm = _larger(mm or 0.0, unit * _apart(getattr(a, name), getattr(b, name)))
     return px, mm
+
+
+def _larger(a: float, b: float) -> float:
+    """Of two numbers; NaN where one of them is, which `max` would forget."""
+    return float(np.maximum(a, b))
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:

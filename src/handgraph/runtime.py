@@ -158,7 +158,8 @@ def cached(weights: Path, make: Callable[[], bytes]) -> bytes:
 
     An entry belongs to the weights' content, to this version of handgraph and of its files. Its name carries
     its own digest: what has been damaged is made anew. The first use says so on standard error. Where the
-    cache cannot be written, nothing is kept, and that is said too.
+    cache cannot be written, nothing is kept, and that is said too. Raises MissingExtraError where it takes a
+    package that is not installed.
     """
     key = hashlib.sha256(_content(weights)).hexdigest()[:16]
     folder = cache_folder()
@@ -174,12 +175,18 @@ def cached(weights: Path, make: Callable[[], bytes]) -> bytes:
         pass  # no such folder, or none that can be read: then it is made anew
     again = "again, the cached file being damaged" if damaged else "once"
     print(f"handgraph: exporting {weights.name} for ONNX Runtime, {again}; kept in {folder}", file=sys.stderr)
-    content = make()
     try:
-        with atomic_write(folder / f"{start}{_digest(content)}.onnx") as part:
-            part.write_bytes(content)
+        content = make()
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{weights}: not yet exported here, which needs {error.name}: pip install 'handgraph[export]', "
+            "or let HANDGRAPH_CACHE be a folder of exports made elsewhere"
+        ) from None
+    try:
         for entry in damaged:
             entry.unlink(missing_ok=True)
+        with atomic_write(folder / f"{start}{_digest(content)}.onnx") as part:
+            part.write_bytes(content)
     except (InputError, OSError) as error:
         print(f"handgraph: not kept, {_line(error)}; HANDGRAPH_CACHE chooses a folder", file=sys.stderr)
     return content
@@ -248,6 +255,8 @@ def _fields(content: bytes | memoryview) -> Any:
     while at < end:
         key, at = _varint(view, at)
         number, kind = key >> 3, key & 7
+        if number == 0:
+            raise ValueError("no field")
         if kind == 0:
             value, at = _varint(view, at)
             yield number, value
@@ -256,7 +265,7 @@ def _fields(content: bytes | memoryview) -> Any:
             size, at = _varint(view, at)
         else:
             size = {1: 8, 5: 4}.get(kind, -1)
-        if size < 0 or at + size > end or number == 0:
+        if size < 0 or at + size > end:
             raise ValueError("cut short")
         yield number, view[at : at + size]
         at += size
