@@ -3,9 +3,9 @@
     python benchmarks/serve.py                      ten minutes, 50 clients
     python benchmarks/serve.py --seconds 60 --json  one minute, one JSON document
 
-It starts `handgraph serve` on a free port. Most clients send sample frames, some send damaged files, some hang
-up half-way. Every request must be answered with 200, a 4xx for what is damaged, or 503; memory is read from
-/proc, as the median of each tenth of the time, so that a leak shows as a rising line.
+It starts `handgraph serve` on a free port. Most clients send sample frames, some send damaged files, some
+hang up half-way. Every request must be answered with 200, a 4xx for what is damaged, or 503; memory is read
+from /proc, as the median of each tenth of the time, so that a leak shows as a rising line.
 """
 
 import argparse

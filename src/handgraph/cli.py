@@ -530,6 +530,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     served.add_argument("--port", type=int, default=8000, help="0: any that is free (8000)")
     _model_options(served)
+    served.add_argument(
+        "--runtime", choices=("torch", "onnx"), default="torch", help="what runs the networks (torch)"
+    )
     served.add_argument("--workers", type=whole_number, metavar="N", help="threads that look at pictures")
     served.add_argument(
         "--places", type=whole_number, default=32, metavar="N", help="requests taken on at once (32)"

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     workers = args.workers or _workers()
     _threads(workers)
     names = frozenset(name.lower() for name in (*args.allow_host, *_own_names(args.host)))
-    app = make_app(Models(args.model, args.checkpoint), limits, workers=workers, names=names)
+    app = make_app(Models(args.model, args.checkpoint, args.runtime), limits, workers=workers, names=names)
     config = uvicorn.Config(
         app,
         http=protocol(limits),

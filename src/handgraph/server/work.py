@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from handgraph.camera import PinholeCamera
@@ -26,10 +25,10 @@ from handgraph.formats import (
     write_parquet,
 )
 from handgraph.hand import RELATIVE_FRAME, Hand
-from handgraph.hand_model import HandLayer
 from handgraph.images import assumed_camera, is_photo, read_depth, read_image
 from handgraph.meshes import with_mesh, write_mesh
 from handgraph.report import depth_picture, write_overlay
+from handgraph.runtime import Runtime
 from handgraph.server.clips import read_frames
 from handgraph.server.jobs import Deadline
 from handgraph.server.limits import Limits, Refused, check_upload
@@ -104,13 +103,14 @@ class Models:
 
     model: str | None = None
     checkpoint: str | None = None
+    runtime: Runtime = "torch"
     _own: threading.local = field(default_factory=threading.local)
 
     def __post_init__(self) -> None:
         self.defaults = {"depth": "jgr_p2o", "photo": "siapose"}
         self._checkpoint_name: str | None = None
         if self.checkpoint is not None:
-            self._checkpoint_name = load(checkpoint=self.checkpoint).name
+            self._checkpoint_name = load(checkpoint=self.checkpoint, runtime=self.runtime).name
         for name in (self.model, self._checkpoint_name):
             if name is not None:
                 self.defaults[_kind(self.get(name))] = name
@@ -120,8 +120,8 @@ class Models:
         loaded: dict[str, Estimator | ColourEstimator] = self._own.__dict__.setdefault("loaded", {})
         if name not in loaded:
             try:
-                mine = name == self._checkpoint_name
-                loaded[name] = load(name, checkpoint=self.checkpoint) if mine else load(name)
+                own = self.checkpoint if name == self._checkpoint_name else None
+                loaded[name] = load(name, checkpoint=own, runtime=self.runtime)
             except HandgraphError as error:
                 raise Refused(404, str(error)) from error
         return loaded[name]
@@ -150,6 +150,10 @@ class Models:
 
 def compile_fitting() -> None:
     """Fit one mesh: what numba compiles once per installation takes longer than a request may."""
+    import torch
+
+    from handgraph.hand_model import HandLayer
+
     joints = HandLayer()(torch.zeros(1, 10), torch.zeros(1, 48), torch.tensor([[0.0, 0.0, 500.0]])).joints_mm
     with_mesh(Hand("right", 1.0, np.zeros((21, 2)), np.zeros(4), joints_mm=joints[0].numpy()))
 
