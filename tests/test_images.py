@@ -151,3 +151,11 @@ def test_real_nyu_frame(real_data: Path) -> None:
     assert behind_skin.max() < 40
     with pytest.raises(FormatError, match="three channels are equal"):
         read_depth(real_data / "depth_nyu_crops" / "0.png")
+
+
+@pytest.mark.parametrize("header", ["{", "{'a': (", "[" * 5000, "'", "{'descr': 'O'}"])
+def test_headers_of_arrays_that_are_no_python_are_one_line(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(99))
+    with pytest.raises(FormatError, match="the header of the NumPy array is damaged"):
+        read_depth(path)

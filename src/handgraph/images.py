@@ -20,6 +20,7 @@ pixels than any depth camera (or, for colour, than `MAX_PHOTO_PIXELS`) has is re
 import io
 import json
 import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -57,6 +58,18 @@ IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 # OpenCV from 4.11 on decodes to RGB itself; turning BGR over takes a tenth of the decoding.
 _DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _COLOR_FLAG: int = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
+
+# What NumPy raises on headers that are not its own: they are Python text, which it parses without running it.
+_BAD_HEADER = (
+    ValueError,
+    SyntaxError,
+    KeyError,
+    TypeError,
+    EOFError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+)
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNK = struct.Struct(">I4s").unpack_from
@@ -428,7 +441,7 @@ def _read_array(path: Path, file: io.BufferedIOBase) -> np.ndarray:
         if read_header is None:
             raise ValueError(f"format version {version}")
         shape, fortran, dtype = read_header(file)
-    except (ValueError, SyntaxError, KeyError, TypeError, EOFError) as error:
+    except _BAD_HEADER as error:
         reason = " ".join(str(error).split())[:120]
         raise FormatError(f"{path}: the header of the NumPy array is damaged ({reason})") from error
     if dtype.kind not in "fiu":
