@@ -28,7 +28,9 @@ from handgraph.graph.spatial_convolution import (
 )
 
 MESSAGE_CONSTANT = 4e-10
-"""Added to every cell of every message, as the authors' code does: no message forbids a place."""
+"""Added to every cell of every message, as in the authors' code: no message forbids a place. Theirs weighs
+more where a joint's map and messages contradict each other, as it joins products that are not normalised: the
+joint then tells its neighbours little. Here it is part of the potentials, and marginals are exact."""
 SINGLE_CONSTANT = 1e-7
 """The same for transforms in float32, whose rounding errors would drown a smaller one (see `marginals`)."""
 SMALLEST_POTENTIAL = 1e-10
