@@ -289,7 +289,7 @@ def test_files_that_are_not_ours(files: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds weights of jgr_p2o, not of siapose"):
         hg.load("siapose", checkpoint=files["jgr_p2o"][1])
     with pytest.raises(ConfigError, match="runtime is 'tensorrt', expected one of torch, onnx"):
-        hg.load("siapose", runtime="tensorrt")  # type: ignore[call-overload]
+        runtime.check_runtime("tensorrt")
     with pytest.raises(CheckpointError, match="no such weights file"):
         hg.load(checkpoint=tmp_path / "none.onnx", runtime="onnx")
 
