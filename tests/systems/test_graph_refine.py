@@ -197,11 +197,11 @@ def test_refinement_starts_at_the_prior_and_learns_away_from_it(refinement: str)
 def test_fc_refinement_mixes_joints_without_a_graph() -> None:
     network = shaken(build(refinement="fc", normalization="none")).eval()
     pose = torch.randn(1, 21, 3, requires_grad=True)
-    network.refinement(batch(1)["image"], pose)[0, 4].sum().backward()
+    network.refinement(pose, batch(1)["image"])[0, 4].sum().backward()
     assert pose.grad.abs().sum(2).gt(0).all()  # the thumb's tip hears of every joint, through any blocks
     graph = shaken(build(blocks=2)).eval()
     pose.grad = None
-    graph.refinement(batch(1)["image"], pose)[0, 4].sum().backward()
+    graph.refinement(pose, batch(1)["image"])[0, 4].sum().backward()
     heard = pose.grad[0].abs().sum(1).gt(0)
     assert not heard[12]  # two blocks of two convolutions reach four bones away, this tip is eight
 
