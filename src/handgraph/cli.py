@@ -27,6 +27,7 @@ from handgraph.console import (
     progress,
     say,
     seconds,
+    seed,
     traceback_if_wanted,
     whole_number,
 )
@@ -323,15 +324,24 @@ def run_convert(args: argparse.Namespace) -> Answer:
 
 def run_reproduce(args: argparse.Namespace) -> Answer:
     """A paper's table: train its rows, measure them, print the paper's figures beside ours."""
-    from handgraph.evaluation.reproduce import list_tables, markdown, reproduce
+    from handgraph.evaluation.reproduce import list_tables, reproduce
+    from handgraph.evaluation.results import markdown, page
+    from handgraph.files import atomic_write
 
+    if args.page is not None:
+        text = page(args.out)
+        with atomic_write(args.page) as part:
+            part.write_text(text, encoding="utf-8")
+        return Answer({"page": args.page}, f"{args.page}: written from the documents in {args.out}")
     if args.list or args.table is None:
         tables = list_tables(args.scale)
         lines = [
-            f"{table['table']}: {table['title']} ({table['dataset']}, {len(table['rows'])} rows"
+            f"{table['table']}: {table['title']} ({table['dataset']}, {table['metric']}, "
+            f"{len(table['rows'])} rows"
             + (f"; trains on {table['training_images']:,} images)" if table["training_images"] else ")")
             for table in tables
         ]
+        lines.append("claims: sizes and speeds that the papers state (trains nothing)")
         return Answer(tables, "\n".join(lines))
     document = reproduce(
         args.table,
@@ -340,6 +350,7 @@ def run_reproduce(args: argparse.Namespace) -> Answer:
         data=args.data,
         root=args.root,
         seed=args.seed,
+        seeds=args.seeds,
         say=lambda text: say("reproduce", text),
     )
     return Answer(document, markdown(document))
@@ -353,7 +364,7 @@ def run_datasets(args: argparse.Namespace) -> Answer:
         splits = {name: list(parts) for name, parts in names().items()}
         return Answer(splits, "\n".join(f"{name}: {', '.join(parts)}" for name, parts in splits.items()))
     if len(args.words) != 3 or args.words[0] != "check":
-        raise ConfigError(f"datasets {' '.join(args.words)}: expected nothing, or: datasets check NAME ROOT")
+        raise ConfigError(f"found '{' '.join(args.words)}', expected nothing (a list), or check NAME ROOT")
     result = check(args.words[1], args.words[2], None if args.all else DATASET_SAMPLES, args.out)
     lines = [f"{split}: {count} frames" for split, count in result["counts"].items()]
     if result["read"]:
@@ -484,7 +495,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--root", metavar="DIR", help="the folder that holds the data set")
     evaluate.add_argument("--samples", type=whole_number, metavar="N", help="measure only the first N")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the synthetic set")
+    evaluate.add_argument("--seed", type=seed, default=0, help="of the synthetic set")
 
     train = command("train", run_train, "train jgr_p2o_synthetic_small --out run data.samples=2000 --resume")
     train.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
@@ -519,7 +530,11 @@ def _parser() -> argparse.ArgumentParser:
         "--data", metavar="NAME", help="data set of scale paper, instead of the table's own"
     )
     repeated.add_argument("--root", metavar="DIR", help="the folder that holds it")
-    repeated.add_argument("--seed", type=int, default=0, help="of weights and training images")
+    repeated.add_argument("--seed", type=seed, default=0, help="of weights and order of the images")
+    repeated.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds from it on")
+    repeated.add_argument(
+        "--page", metavar="FILE", help="train nothing: write all documents in --out as one page"
+    )
     repeated.add_argument(
         "--out", default="results", metavar="DIR", help="runs, tables and pictures (results)"
     )
@@ -555,7 +570,7 @@ def _parser() -> argparse.ArgumentParser:
     synthesize = command("synthesize", run_synthesize, "synthesize hands -n 100 --seed 1")
     synthesize.add_argument("out", metavar="OUT", help="folder to write to")
     synthesize.add_argument("-n", type=whole_number, default=100, metavar="N", help="how many frames")
-    synthesize.add_argument("--seed", type=int, default=0, help="the same seed gives the same hands")
+    synthesize.add_argument("--seed", type=seed, default=0, help="the same seed gives the same hands")
     synthesize.add_argument("--split", choices=("train", "validation", "test"), default="test")
     synthesize.add_argument(
         "--modality", choices=("depth", "rgb", "both"), default="depth", help="what to render"
