@@ -98,8 +98,8 @@ def _stated(document: Mapping[str, Any]) -> str:
     lines = [
         "## Sizes and speeds that the papers state",
         "",
-        "Parameters are those of the papers' configurations. Milliseconds are one image's, of this machine beside",
-        "the papers' GPUs: they cannot hold or fail, shares of them can.",
+        "Parameters are those of the papers' configurations. Milliseconds are one image's, of this machine",
+        "beside the papers' GPUs: they cannot hold or fail, shares of them can.",
         "",
         "| paper | the text says | paper | here | |",
         "|---|---|---|---|---|",
