@@ -305,7 +305,7 @@ def _left(request: Request) -> Callable[[], Any]:
 def _model_rows(deadline: Deadline) -> list[dict[str, Any]]:
     from handgraph.cli import run_models
 
-    rows: list[dict[str, Any]] = run_models(argparse.Namespace()).document
+    rows: Any = run_models(argparse.Namespace()).document
     # Where files lie on this machine is nobody's business.
     return [row | {"weights": row["weights"] is not None} for row in rows]
 
@@ -482,7 +482,11 @@ def _answers(what: str) -> dict[int | str, dict[str, Any]]:
         422: "A file or a setting that cannot be used",
         503: "Busy, or not done in time; `Retry-After` says when to come again",
     }
-    success = {"description": what, "content": {"application/json": {"schema": {"type": "object"}}}}
-    return {200: success} | {
-        status: {"description": text, "content": error} for status, text in refused.items()
+    success: dict[str, Any] = {
+        "description": what,
+        "content": {"application/json": {"schema": {"type": "object"}}},
     }
+    answers: dict[int | str, dict[str, Any]] = {200: success}
+    for status, text in refused.items():
+        answers[status] = {"description": text, "content": error}
+    return answers

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +38,7 @@ def read_frames(path: Path, limits: Limits) -> Iterator[tuple[float, np.ndarray]
             raise FormatError(f"{name}: the clip cannot be read ({reason}); copy it again") from error
 
 
-def _frames(
-    clip: "av.container.InputContainer", name: str, limits: Limits
-) -> Iterator[tuple[float, np.ndarray]]:  # type: ignore[name-defined]
+def _frames(clip: Any, name: str, limits: Limits) -> Iterator[tuple[float, np.ndarray]]:
     if not clip.streams.video:
         raise FormatError(f"{name}: the clip has no pictures; send one with a video track")
     stream = clip.streams.video[0]

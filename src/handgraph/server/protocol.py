@@ -16,6 +16,34 @@ READING_SECONDS = 30.0
 """An answer that has not been read for so long is thrown away."""
 
 
+class _Lingering:
+    """A transport that, told to close amid an upload, first lets the client read why.
+
+    Closed at once with bytes unread, TCP resets the connection and the client may never see the answer. So
+    only the sending half is closed; what still comes is thrown away by `data_received`.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: H11Protocol) -> None:
+        self._transport, self._protocol, self._lingers = transport, protocol, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._lingers or self._transport.is_closing():
+            return
+        if self._protocol.conn.their_state is not h11.SEND_BODY or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._lingers = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._protocol.loop.call_later(LINGER_SECONDS, self._transport.close)
+
+
 def protocol(limits: Limits) -> type[asyncio.Protocol]:
     """The protocol class for uvicorn's `http`, with these limits."""
 
@@ -23,7 +51,7 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
         _header_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(_Lingering(transport, self))  # type: ignore[arg-type]
             if len(self.connections) > limits.connections:
                 self._close_with(503, "busy: too many connections; come again in a moment")
                 return
@@ -49,7 +77,7 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
         def on_response_complete(self) -> None:
             super().on_response_complete()
             if self.conn.their_state is h11.SEND_BODY:
-                self.loop.call_later(LINGER_SECONDS, self.transport.close)
+                self.transport.close()
             if self.transport.get_write_buffer_size():
                 self.loop.call_later(READING_SECONDS, self._drop_if_unread)
 
