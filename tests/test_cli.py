@@ -314,6 +314,28 @@ def test_help_of_every_command_has_an_example_in_one_line(capfd: pytest.CaptureF
         assert cli._parse(example.removeprefix("example: handgraph ").split()).command == command
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["datasets", "check"],
+            "handgraph datasets: found 'check', expected nothing (a list), or check NAME ROOT",
+        ),
+        (["synthesize", "s", "--seed", "-1"], "argument --seed: '-1' is not a whole number from zero"),
+        (
+            ["personalize", "none.png", "--out", "x.json"],
+            "handgraph personalize: no hand was found in any of",
+        ),
+    ],
+)
+def test_reasons_name_what_was_typed(
+    capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, _, err = run(capfd, *arguments)
+    assert code == 2
+    assert message in err
+
+
 def test_a_value_that_begins_with_a_minus_sign(capfd: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capfd, "predict", "a.png", "--box", "-5,0,9,9")
     assert code == 2

@@ -37,6 +37,13 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """An argument that random numbers begin with. Raises ArgumentTypeError below zero."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from zero")
+    return int(text)
+
+
 def above_zero(text: str) -> float:
     """A positive number. Raises ArgumentTypeError."""
     value = _finite(text)

@@ -171,7 +171,7 @@ def personalize(
     from handgraph.hand_model.calibration import TEMPERATURE, bone_lengths_mm, calibrate_from_joints
 
     if not hands:
-        raise InputError("personalize: no hand was found in any of the images")
+        raise InputError("no hand was found in any of the images")
     layer = layer or HandLayer()
     temperature = TEMPERATURE if temperature is None else temperature
     scores = np.array([hand.score for hand in hands], np.float64)
@@ -241,7 +241,7 @@ def personalize_files(
         files.append(path)
     if not hands:
         first = f" ({problems[0]})" if problems else ""
-        raise InputError(f"personalize: no hand was found in any of the {len(paths)} images{first}")
+        raise InputError(f"no hand was found in any of the {len(paths)} images{first}")
     subject = personalize(hands, files, estimate.name, attention=attention, temperature=temperature)
     return subject, problems
 
@@ -257,7 +257,7 @@ def _by_meshes(
     from handgraph.hand_model.calibration import calibrate
 
     if any(hand.shape is None or hand.pose is None for hand in hands):
-        raise InputError("personalize: a hand of identity_mesh without shape or pose")
+        raise InputError("a hand of identity_mesh without shape or pose")
     mirror = np.tile([1.0, -1.0, -1.0], 16)
     poses = np.stack([np.asarray(h.pose, np.float64) * (mirror if h.side == "left" else 1.0) for h in hands])
     confidence = None
