@@ -101,8 +101,8 @@ class DrawnOnce:
             except (OSError, ValueError, EOFError, BadZipFile) as error:
                 raise FormatError(f"{path}: not a whole file of images ({error}), delete it") from None
         drawn = [self._synthesizer.sample(index) for index in indices]
-        pictures = [as_picture(one) for one in drawn]
-        block = {
+        pictures: list[Any] = [as_picture(one) for one in drawn]  # nothing of which is missing
+        block: dict[str, Any] = {
             "image": np.stack([picture.image for picture in pictures]),
             "keypoints_px": np.stack([picture.keypoints_px for picture in pictures]),
             "joints_mm": np.stack([picture.joints_mm for picture in pictures]).astype(np.float32),

@@ -310,18 +310,17 @@ class Trial:
             shapes = personal.calibrated(said, enough)
             batches = self._test_batches(system, config)
             return {(*key, metric): personal.length_spread_of_subjects(module, batches, said, shapes)}
-        shapes = None
+        given = None
         if row.people == "calibrated":  # by the network that was taught the same, but regresses shapes
             baseline = replace(row, config={**row.config, "shape": "regressed"}, people="own")
-            shapes = personal.calibrated(
-                said_by(self.trained(baseline)[0][-1]), enough, attention=row.attention
-            )
+            said = said_by(self.trained(baseline)[0][-1])
+            given = personal.calibrated(said, enough, attention=row.attention)
         errors = personal.image_errors(
             module,
             self._test_batches(system, config),
             optimise=row.optimise,
             subjects=subjects,
-            shapes=shapes,
+            shapes=given,
         )
         return {(*key, name): values for name, values in errors.items()}
 
