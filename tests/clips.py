@@ -65,17 +65,17 @@ class SquareEstimator:
         hands = []
         height, width = image.shape[:2]
         v, u = np.mgrid[:height, :width]
-        inside = np.ones((height, width), bool)
-        if box is not None:
-            x, y, w, h = box
-            inside = (u >= x) & (v >= y) & (u < x + w) & (v < y + h)
+        x, y, w, h = box or (0.0, 0.0, width, height)
         for found, color in COLORS.items():
             if side not in (None, found):
                 continue
-            seen = inside & (np.abs(image.astype(int) - color).sum(axis=2) < 200)
+            seen = np.abs(image.astype(int) - color).sum(axis=2) < 200
             if seen.sum() < 20:
                 continue
+            # Like a crop, which shows more than its box.
             place = np.array([u[seen].mean(), v[seen].mean()])
+            if not (x <= place[0] < x + w and y <= place[1] < y + h):
+                continue
             points = SHAPE + place
             low, high = points.min(axis=0), points.max(axis=0)
             hands.append(

@@ -37,7 +37,7 @@ class Overlays:
 
     def __call__(
         self, frame: Frame, hands: Sequence[Hand], tracks: Sequence[int | None], time_s: float
-    ) -> Picture:
+    ) -> UInt8[np.ndarray, "h2 w2 3"]:
         """The next frame with its hands, their tracks' numbers and a legend."""
         if frame.ndim == 2:
             span = np.array(depth_span(frame, hands))
@@ -99,7 +99,9 @@ class _Encoder:
     def _begin(self, width: int, height: int) -> None:
         rate = Fraction(self._fps).limit_denominator(1001)
         try:
-            self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20"})
+            self._stream = self._container.add_stream(
+                "libx264", rate=rate, options={"crf": "20", "preset": "veryfast"}
+            )
         except (ValueError, self._av.error.FFmpegError):  # built without it
             self._stream = self._container.add_stream("mpeg4", rate=rate, options={"qscale": "3"})
         self._stream.width, self._stream.height = width, height
