@@ -4,7 +4,7 @@
     python tools/train_finder.py runs/finder --ship "synthetic scenes alone, …"
 
 The first run draws the cards that scenes are made of (8,000 and 600 for validation, about six minutes of a
-core) into the folder; later ones read them. Written there: `last.safetensors` every five minutes, `log.jsonl`.
+core) into the folder; later ones read them. `last.safetensors` and `log.jsonl` follow every five minutes.
 """
 
 import argparse
@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handgraph.estimator import weights_path
-from handgraph.finder import SIZE, Found, Letterbox, decode, encode, iou, padded
+from handgraph.finder import SIZE, Found, Letterbox, decode, encode, iou, padded, shipped
 from handgraph.images import to_network
 from handgraph.networks.finder import Config, FinderNet, load, loss
 from handgraph.synthetic.scenes import Scene, SceneSynthesizer
-from handgraph.training.checkpoint import load_system, save_weights
+from handgraph.training.checkpoint import read_meta, save_weights
 
 SHAPES = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.75), (0.5625, 1.0), (1.0, 0.5625), (0.83, 1.0))
 """Height and width of the scenes over the longer side, one kind a batch."""
@@ -197,6 +196,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.ship is None:
         train(options.folder, options.minutes, options.cards, options.start)
+        return
+    file = options.folder / "last.safetensors"
+    net, about = load(file), read_meta(file)
+    meta = {"trained_on": options.ship, "metrics": about.get("metrics")}
+    save_weights(shipped(), net, "finder", net.config, half=True, meta=meta)
+    print(f"{shipped()}: {shipped().stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

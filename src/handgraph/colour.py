@@ -1,10 +1,10 @@
 """From a photograph to `Hand`s: the colour half of `load`'s estimators.
 
-picture → windows → `Crop` → network → `decoding`, and once more with the crop laid around the joints → the
-most convincing `Hand`.
+picture → `Finder` → `Crop`s → network → `decoding`, and once more with each crop laid around the joints →
+every convincing `Hand`, once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from handgraph.camera import MARGIN, Crop, PinholeCamera
 from handgraph.decoding import decoder
 from handgraph.errors import ConfigError, FormatError, InputError
+from handgraph.finder import Finder, Found
 from handgraph.hand import Hand, Side
 from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE, to_network
 from handgraph.runtime import Network
@@ -27,26 +28,30 @@ LEAST_SCORE = 0.5
 """A hand with a lower score is not reported: pictures without a hand stay below, wrong finds mostly."""
 LEAST_IN_BOX = 0.1
 """The same for a hand whose box is given."""
-SURE_SCORE = 0.7
-"""Below this in the whole picture, windows of it are looked at too."""
 BOX_MARGIN = 1.25
-"""Side of the first crop over the longer side of a box that the user gives."""
-_WINDOWS = ((1.0, 1), (0.6, 3), (0.35, 5))
-"""Sides of the windows over the picture's shorter side, and how many along its longer side."""
+"""Side of the first crop over the longer side of a box that the user gives, or the finder."""
+SURE_MARGIN = 0.15
+"""A side that scores so much more than the other in the first crop is not doubted in the second."""
+SAME_HAND = 0.25
+"""Two answers whose joints lie nearer, in the mean over the hand's longer side, are one hand."""
 
 
 class ColourEstimator:
-    """Finds the hand in colour pictures and its 21 joints. Make one with `load`.
+    """Finds the hands in colour pictures and their 21 joints. Make one with `load`.
 
     name, config, meta   what the weights are: system, its `Config`, and how they were trained
     input, runtime       "colour"; whether PyTorch ("torch") or ONNX Runtime ("onnx") runs the network
     least_score          a hand with a lower score is not reported; may be set
+    finder               says where to look in a picture; the shipped `Finder` unless another is given
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(
+        self, network: Network, finder: Callable[[np.ndarray], Sequence[Found]] | None = None
+    ) -> None:
         self.name, self.config, self.meta = network.name, network.config, network.meta
         self.input, self.runtime = network.input, network.runtime
         self.least_score = LEAST_SCORE
+        self._finder = finder
         joints = getattr(self.config, "joints", 21)
         if joints != 21:
             raise ConfigError(f"{self.name}: predicts {joints} joints, a hand has 21: evaluate it instead")
@@ -81,12 +86,12 @@ class ColourEstimator:
         side: Side | None = None,
         subject: "Subject | None" = None,
     ) -> list[Hand] | list[list[Hand]]:
-        """The most convincing hand in a picture (H, W, 3) uint8 RGB, or an empty list where there is none.
+        """The hands in a picture (H, W, 3) uint8 RGB, the surest first; an empty list where there is none.
 
         image    one picture, or a sequence of them, which gives a list for each
         camera   that took it, if known; written into the hands
-        box      x, y, w, h in pixels of the hand, with little around it; else it is looked for
-        side     "left" or "right"; None tries both and keeps the more convincing one
+        box      x, y, w, h in pixels of one hand, with little around it; else all hands are looked for
+        side     "left" or "right" of every hand; None tries both and keeps the more convincing one
         subject  whose hand it is: its shape for systems that take one, its bone lengths for systems that
                  answer in hand lengths
 
@@ -126,37 +131,50 @@ class ColourEstimator:
         side: Side | None,
         subject: "Subject | None",
     ) -> list[Hand]:
-        sides: tuple[Side, ...] = ("right", "left") if side is None else (side,)
         height, width = image.shape[:2]
         if box is not None:
-            first = [_enlarged(_inside(box, width, height), BOX_MARGIN)]
+            # Whoever gives a box says that a hand is there.
+            places, least = [_inside(box, width, height)], min(self.least_score, LEAST_IN_BOX)
         else:
-            first = _windows(width, height, _WINDOWS[:1])
-        hands = self._at(image, camera, first, sides, subject)
-        if box is None and max(hand.score for hand in hands) < SURE_SCORE:
-            hands += self._at(image, camera, _windows(width, height, _WINDOWS[1:]), sides, subject)
-        # Once more, closer: each side's best gets a crop laid around its own joints.
-        best = [max((h for h in hands if h.side == s), key=lambda hand: hand.score) for s in sides]
-        closer = [
-            hand
-            for start in best
-            for hand in self._at(image, camera, [_enlarged(_tight(start), MARGIN)], (start.side,), subject)
-        ]
-        hand = max(best + closer, key=lambda hand: hand.score)
-        # Whoever gives a box says that a hand is there.
-        least = self.least_score if box is None else min(self.least_score, LEAST_IN_BOX)
-        return [hand] if hand.score >= least else []
+            places, least = [found.box_px for found in self.finder(image)], self.least_score
+        if not places:
+            return []
+        sides: tuple[Side, ...] = ("right", "left") if side is None else (side,)
+        windows = [_enlarged(place, BOX_MARGIN) for place in places]
+        first = self._at(image, camera, [(w, s) for w in windows for s in sides], subject)
+        # Once more, closer: a crop laid around the joints that were seen, as each side that may be right.
+        starts, numbers = [], []
+        for number in range(len(windows)):
+            looks = first[number * len(sides) : (number + 1) * len(sides)]
+            best = max(look.score for look in looks)
+            likely = [look for look in looks if look.score > best - SURE_MARGIN]
+            starts += likely
+            numbers += [number] * len(likely)
+        closer = self._at(image, camera, [(_enlarged(_tight(h), MARGIN), h.side) for h in starts], subject)
+        hands = []
+        for number in range(len(windows)):
+            mine = [k for k, other in enumerate(numbers) if other == number]
+            hand = max([pick[k] for k in mine for pick in (starts, closer)], key=lambda hand: hand.score)
+            if hand.score >= least:
+                hands.append(hand)
+        return _distinct(hands)
+
+    @property
+    def finder(self) -> Callable[[np.ndarray], Sequence[Found]]:
+        """Says where to look in a picture."""
+        if self._finder is None:  # only now: a box needs none
+            self._finder = Finder(runtime=self.runtime)
+        return self._finder
 
     def _at(
         self,
         image: np.ndarray,
         camera: PinholeCamera | None,
-        windows: Sequence[Box],
-        sides: Sequence[Side],
+        looks: Sequence[tuple[Box, Side]],
         subject: "Subject | None",
     ) -> list[Hand]:
-        """What the network sees in each window, as each side, in one batch."""
-        crops = [self._crop(window, camera, side) for side in sides for window in windows]
+        """What the network sees in each window as that side, in one batch."""
+        crops = [self._crop(window, camera, side) for window, side in looks]
         answer = self._network(_pixels(image, crops), self._shape(subject, len(crops)))
         known = {}
         if subject is not None and hasattr(self._decoder, "SCALE_BONE"):
@@ -209,18 +227,12 @@ def _tight(hand: Hand) -> Box:
     return float(low[0]), float(low[1]), float(high[0] - low[0] + 1), float(high[1] - low[1] + 1)
 
 
-def _windows(width: int, height: int, sizes: Sequence[tuple[float, int]]) -> list[Box]:
-    """Square windows spread over the picture; a part of 1 is the whole picture."""
-    found = []
-    for part, count in sizes:
-        side = part * min(width, height) if part < 1 else float(max(width, height))
-        places = [_spread(extent, side, count) for extent in (width, height)]
-        found += [(x, y, side, side) for y in places[1] for x in places[0]]
-    return found
-
-
-def _spread(extent: int, side: float, count: int) -> Float[np.ndarray, " n"]:
-    """Where windows begin along an axis: from edge to edge, or one about the middle where it is larger."""
-    if side >= extent or count == 1:
-        return np.array([(extent - side) / 2])
-    return np.linspace(0, extent - side, count)
+def _distinct(hands: Sequence[Hand]) -> list[Hand]:
+    """The surest first, without those whose joints lie where a surer one's do."""
+    kept: list[Hand] = []
+    for hand in sorted(hands, key=lambda hand: -hand.score):
+        size = max(_tight(hand)[2:])
+        apart = [np.linalg.norm(hand.keypoints_px - k.keypoints_px, axis=1).mean() for k in kept]
+        if all(distance > SAME_HAND * size for distance in apart):
+            kept.append(hand)
+    return kept

@@ -63,6 +63,7 @@ class FinderNet(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self.config = config
         a, b, c, d, e = config.widths
         self.stem = nn.Sequential(ConvNorm(3, a, 3, stride=2), ConvNorm(a, b, 3, stride=2))
         self.eighth = nn.Sequential(ConvNorm(b, c, 3, stride=2), Look(c), Look(c))
