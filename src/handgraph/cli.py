@@ -449,6 +449,9 @@ def _parser() -> argparse.ArgumentParser:
         "--side", choices=("left", "right"), help="which hand it is (depth: right unless told; photos: tried)"
     )
     predict.add_argument(
+        "--hands", type=int, metavar="N", help="most hands in a picture (depth: 1 unless told; photos: all)"
+    )
+    predict.add_argument(
         "--depth-scale", type=float, metavar="MM", help="millimetres a unit of the file (metres: 1000)"
     )
     predict.add_argument("--subject", metavar="FILE", help="whose hand it is, as `personalize` wrote it")

@@ -44,6 +44,12 @@ LEAST_SCORE = 0.5
 """Below this score there is no hand."""
 LEAST_PLAUSIBILITY = 0.03
 """A hand that nobody has pointed out must be at least so plausible (`_plausibility`)."""
+MORE_CANDIDATES = 3
+"""Places that the network looks at for every hand that a frame may show, where that is more than one."""
+NEXT_PLAUSIBILITY = 0.1
+"""A further hand must be so plausible, over the most plausible one."""
+APART_MM = 60.0
+"""Hands whose joints lie nearer, in the mean, are the same."""
 SMALLEST_HAND_MM = 300.0
 """Length of all bones together. A network that sees no hand gathers its joints in one place."""
 _HAND_MM = (600.0, 1000.0)
@@ -142,6 +148,7 @@ class Estimator:
         camera: PinholeCamera | None = ...,
         box: Box | None = ...,
         side: Side = ...,
+        most: int = ...,
     ) -> list[Hand]: ...
 
     @overload
@@ -151,6 +158,7 @@ class Estimator:
         camera: PinholeCamera | None = ...,
         box: Box | None = ...,
         side: Side = ...,
+        most: int = ...,
     ) -> list[list[Hand]]: ...
 
     def __call__(
@@ -159,46 +167,63 @@ class Estimator:
         camera: PinholeCamera | None = None,
         box: Box | None = None,
         side: Side = "right",
+        most: int = 1,
     ) -> list[Hand] | list[list[Hand]]:
-        """The most convincing hand in a frame (H, W) of millimetres, or an empty list where there is none.
+        """The most convincing hands in a frame (H, W) of millimetres; an empty list where there is none.
 
         depth_mm   one frame, 0 = no reading, or a sequence of frames, which gives a list for each
         camera     that took it; assumed where it is None, and then the hand's `frame` says so
         box        x, y, w, h in pixels, to look for the hand only there
         side       a depth frame does not say which hand it shows: say "left" for a left one
+        most       how many hands there may be; with more than one the surest comes first
 
         Raises FormatError for an array that is no depth frame, InputError for a box outside it.
         """
         if side not in ("left", "right"):
             raise InputError(f"side is {side!r}, expected 'left' or 'right'")
+        if most < 1:
+            raise InputError(f"most is {most}, expected how many hands there may be, at least 1")
         if isinstance(depth_mm, np.ndarray):
-            return self._hands(checked_depth(depth_mm, "depth frame"), camera, box, side)
+            return self._hands(checked_depth(depth_mm, "depth frame"), camera, box, side, most)
         return [
-            self._hands(checked_depth(frame, f"depth frame {index}"), camera, box, side)
+            self._hands(checked_depth(frame, f"depth frame {index}"), camera, box, side, most)
             for index, frame in enumerate(depth_mm)
         ]
 
     def _hands(
-        self, depth_mm: Float[np.ndarray, "h w"], camera: PinholeCamera | None, box: Box | None, side: Side
+        self,
+        depth_mm: Float[np.ndarray, "h w"],
+        camera: PinholeCamera | None,
+        box: Box | None,
+        side: Side,
+        most: int,
     ) -> list[Hand]:
         height, width = depth_mm.shape
         known = camera or assumed_camera(width, height)
-        candidates = _find(depth_mm, known, box, side)
+        limit = CANDIDATES if most == 1 else MORE_CANDIDATES * most
+        candidates = _find(depth_mm, known, box, side, limit)
         if not candidates:
             return []
-        candidates = [one for one in candidates if one.score >= WORTH_A_LOOK * candidates[0].score]
+        if most == 1:
+            candidates = [one for one in candidates if one.score >= WORTH_A_LOOK * candidates[0].score]
         hands = self._twice(depth_mm, known, side, candidates[:1])
-        if hands[0].score < SURE_SCORE and len(candidates) > 1:
+        if len(candidates) > 1 and (most > 1 or hands[0].score < SURE_SCORE):
             hands += self._twice(depth_mm, known, side, candidates[1:])
         likely = [_plausibility(hand, one, depth_mm) for hand, one in zip(hands, candidates, strict=False)]
-        best = int(np.argmax(likely))
-        hand = hands[best]
-        # Whoever gives a box says that a hand is there; then only the network may doubt it.
-        if box is None and likely[best] < LEAST_PLAUSIBILITY:
-            return []
-        if hand.score < self.least_score or _bone_length_mm(hand) < SMALLEST_HAND_MM:
-            return []
-        return [hand if camera else replace(hand, frame=hand.frame + ASSUMED_CAMERA)]
+        order = np.argsort(-np.array(likely), kind="stable")
+        kept: list[Hand] = []
+        for place in order[: 1 if most == 1 else None]:
+            hand = hands[place]
+            # Whoever gives a box says that a hand is there; then only the network may doubt it.
+            if box is None and likely[place] < LEAST_PLAUSIBILITY:
+                break
+            if likely[place] < NEXT_PLAUSIBILITY * likely[order[0]] or len(kept) == most:
+                break
+            if hand.score < self.least_score or _bone_length_mm(hand) < SMALLEST_HAND_MM:
+                continue
+            if all(_apart_mm(hand, other) > APART_MM for other in kept):
+                kept.append(hand)
+        return [hand if camera else replace(hand, frame=hand.frame + ASSUMED_CAMERA) for hand in kept]
 
     def _twice(
         self,
@@ -240,6 +265,12 @@ def _bone_length_mm(hand: Hand) -> float:
     return float(np.linalg.norm(hand.joints_mm[children] - hand.joints_mm[parents], axis=1).sum())
 
 
+def _apart_mm(hand: Hand, other: Hand) -> float:
+    assert hand.joints_mm is not None
+    assert other.joints_mm is not None
+    return float(np.linalg.norm(hand.joints_mm - other.joints_mm, axis=1).mean())
+
+
 def _plausibility(hand: Hand, candidate: "Candidate", depth_mm: Float[np.ndarray, "h w"]) -> float:
     """What network, finder, the predicted hand's size and the surface under it say about a candidate.
 
@@ -264,9 +295,9 @@ def _on_surface(hand: Hand, depth_mm: Float[np.ndarray, "h w"]) -> float:
 
 
 def _find(
-    depth_mm: Float[np.ndarray, "h w"], camera: PinholeCamera, box: Box | None, side: Side
+    depth_mm: Float[np.ndarray, "h w"], camera: PinholeCamera, box: Box | None, side: Side, limit: int
 ) -> "list[Candidate]":
-    """Candidates of a frame; for a left hand those of the mirrored frame, mirrored back.
+    """At most `limit` candidates of a frame; for a left hand those of the mirrored frame, mirrored back.
 
     So a left hand gives exactly the mirror image of what its mirror image gives as a right one: the finder's
     grid and its random planes would not look at both alike.
@@ -274,12 +305,12 @@ def _find(
     from handgraph.localize import find_hands  # compiled, and slow to import: only for depth frames
 
     if side == "right":
-        return find_hands(depth_mm, camera, box_px=box, limit=CANDIDATES)
+        return find_hands(depth_mm, camera, box_px=box, limit=limit)
     last = depth_mm.shape[1] - 1
     seen = PinholeCamera(camera.fx, camera.fy, last - camera.cx, camera.cy)
     if box is not None:
         box = (last + 1 - box[0] - box[2], *box[1:])
-    found = find_hands(depth_mm[:, ::-1], seen, box_px=box, limit=CANDIDATES)
+    found = find_hands(depth_mm[:, ::-1], seen, box_px=box, limit=limit)
     flip = np.array([-1.0, 1.0, 1.0])
     return [
         replace(

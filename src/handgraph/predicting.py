@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 DEFAULT_DEPTH, DEFAULT_COLOUR = "jgr_p2o", "siapose"
 
 SMOOTHING = ("none", "one-euro", "two-pass")
-RAW = ".predictions.raw.jsonl"
+RAW = "predictions.raw.jsonl"
 """What the estimator said, before smoothing; it goes when the run is finished."""
 LINES, TABLE, VIDEO = "predictions.jsonl", "predictions.parquet", "overlay.mp4"
 _SAID_AT_MOST = 3
@@ -129,6 +129,8 @@ class _Job:
             from handgraph.subject import read_subject
 
             self.person = read_subject(args.subject)
+        if args.hands is not None and args.hands < 1:
+            raise ConfigError(f"--hands {args.hands}: expected how many hands there may be, at least 1")
         if args.explain and self.estimate.name != "hybrid_gcn":
             raise ConfigError(
                 f"--explain: draws the classes and relations of hybrid_gcn, not of {self.estimate.name}"
@@ -156,9 +158,11 @@ class _Job:
         """Ask the estimator. What the user has said of box and side wins."""
         box, side = self.box or box, self.args.side or side
         if self.estimate.input == "colour":
-            return list(self.estimate(frame, camera=camera, box=box, side=side, subject=self.person))
+            hands = self.estimate(frame, camera=camera, box=box, side=side, subject=self.person)
+            return list(hands)[: self.args.hands]
         # A depth frame does not say which hand it shows.
-        return list(self.estimate(frame, camera=camera, box=box, side=side or "right"))
+        most = self.args.hands or 1
+        return list(self.estimate(frame, camera=camera, box=box, side=side or "right", most=most))
 
     def with_mesh(self, hands: Sequence[Hand]) -> list[Hand]:
         """With the hand model fitted to the joints, where that is asked for."""
