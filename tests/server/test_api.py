@@ -209,6 +209,19 @@ def test_a_clip_gives_hands_for_evenly_thinned_frames(client: TestClient) -> Non
     assert document["images"][0]["size_px"] == [64, 48]
 
 
+def test_a_clip_that_takes_too_long_is_answered_as_far_as_it_goes(tmp_path: Path) -> None:
+    from handgraph.server.jobs import Deadline
+    from handgraph.server.work import Settings, predict
+
+    path = tmp_path / "c.mp4"
+    path.write_bytes(clip(2))
+    deadline = Deadline(600.0)
+    deadline._end -= 550  # 50 of 600 s are left
+    result = predict(Models(), path, Settings(), LIMITS, tmp_path, deadline)
+    assert result.times_s == (0.0,)
+    assert result.notes == ("only the clip's first 0.0 s were looked at: a request may take no longer",)
+
+
 def test_clips_are_bounded(client: TestClient) -> None:
     assert "longer than 3 s" in error(client.post("/api/predict", content=clip(5)), 413)
     wide = clip(0.5, size=(1280, 720))

@@ -1,7 +1,6 @@
 """The HTTP interface and the page, as one ASGI application."""
 
 import argparse
-import asyncio
 import json
 import re
 import shutil
@@ -71,11 +70,7 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.folder = Path(tempfile.mkdtemp(prefix="handgraph-serve-"))
         try:
-            loop = asyncio.get_running_loop()
-            # As many at once as there are threads, so that each thread loads its own.
-            await asyncio.gather(
-                *(loop.run_in_executor(jobs._pool, models.warm_up) for _ in range(jobs.workers))
-            )
+            await jobs.in_each_thread(models.warm_up)
             # Beside the first requests, and not waited for at the end.
             threading.Thread(target=work.compile_fitting, daemon=True).start()
             yield

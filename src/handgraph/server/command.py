@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not 0 <= args.port <= 65535:
         raise ConfigError(f"--port {args.port}: expected 0 to 65535")
     listening = _socket(args.host, args.port)
-    limits = replace(Limits(), places=args.places, request_seconds=args.seconds)
+    limits = replace(Limits(), places=args.places, request_seconds=float(args.seconds))
     workers = args.workers or _workers()
     _threads(workers)
     names = frozenset(name.lower() for name in (*args.allow_host, *_own_names(args.host)))

@@ -34,6 +34,11 @@ class Deadline:
         """Whether nobody waits for the job any more."""
         return self._given_up.is_set()
 
+    @property
+    def nearly_over(self) -> bool:
+        """Whether so little time is left that what there is should be answered now."""
+        return time.monotonic() > self._end - 0.2 * self._seconds
+
     def check(self) -> None:
         """Raise Refused when the time is over or nobody waits."""
         if self.given_up or time.monotonic() > self._end:
@@ -52,6 +57,16 @@ class Jobs:
     def __init__(self, workers: int, places: int) -> None:
         self.workers, self.places, self.taken = workers, places, 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="handgraph-worker")
+
+    async def in_each_thread(self, work: Callable[[], None]) -> None:
+        """Do something once in every worker thread."""
+        together, loop = threading.Barrier(self.workers), asyncio.get_running_loop()
+
+        def once() -> None:
+            together.wait()  # so that no thread takes two
+            work()
+
+        await asyncio.gather(*(loop.run_in_executor(self._pool, once) for _ in range(self.workers)))
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

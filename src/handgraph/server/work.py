@@ -228,6 +228,11 @@ def _predict_clip(
     images, times, notes = [], [], list[str]()
     for index, (time_s, frame) in enumerate(read_frames(path, limits)):
         deadline.check()
+        if times and deadline.nearly_over:
+            notes.append(
+                f"only the clip's first {times[-1]:.1f} s were looked at: a request may take no longer"
+            )
+            break
         hands = estimate(frame, camera=camera, box=settings.box, side=settings.side, subject=subject)
         hands = _finished(hands, settings, subject, notes)
         height, width = frame.shape[:2]
