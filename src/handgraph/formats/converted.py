@@ -309,7 +309,7 @@ def own_record(hand: ClipHand, conventions: Conventions) -> dict[str, Any]:
         "order": ORDER,
     }
     Hand.from_dict(record)
-    return record
+    return record if hand.track is None else {"track": hand.track} | record
 
 
 def own_document(clip: Clip) -> dict[str, Any]:
