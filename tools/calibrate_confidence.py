@@ -4,7 +4,7 @@
 
 Confidence falls with the spread of what the pixels say about a joint (`spread_mm`). The fit makes it the
 probability that the joint is within 20 mm of the truth: logistic regression on the logarithm of the spread,
-over synthetic validation hands. The two numbers it prints belong into `systems/jgr_p2o.py`. The picture,
+over synthetic validation hands. The two numbers it prints belong into `decoding/jgr_p2o.py`. The picture,
 docs/images/confidence.png, is of the test split: subjects that neither training nor this fit has seen.
 """
 

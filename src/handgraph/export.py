@@ -28,7 +28,7 @@ from handgraph.decoding import decoder
 from handgraph.errors import ConfigError, HandgraphError, MissingExtraError
 from handgraph.files import atomic_write
 from handgraph.images import IMAGENET_MEAN, IMAGENET_STD, read_depth, read_image, to_network
-from handgraph.runtime import FILE_VERSION, METADATA, OPSET, OnnxNetwork
+from handgraph.runtime import FILE_VERSION, METADATA, OPSET, SUBJECT, OnnxNetwork
 from handgraph.skeleton import JOINT_NAMES
 from handgraph.training.checkpoint import UNITS, find_system, load_system
 
@@ -254,7 +254,7 @@ def _apart(a: np.ndarray, b: np.ndarray) -> float:
 def _inputs(kind: str, takes_shape: bool) -> dict[str, str]:
     meaning = {"image": f"crops, float32 (batch, {3 if kind == 'colour' else 1}, size, size), see crop"}
     if takes_shape:
-        meaning["shape"] = "coefficients of the hand's shape, float32 (batch, 10); NaN where not known"
+        meaning[SUBJECT] = "coefficients of the hand's shape, float32 (batch, 10); NaN where not known"
     return meaning
 
 
@@ -287,7 +287,7 @@ def _recipe(kind: str, size: int) -> dict[str, Any]:
 
 def _program(answering: Answering, arguments: tuple[Tensor, ...]) -> Any:
     batch = torch.export.Dim("batch", min=1, max=4096)
-    names = ["image", "shape"][: len(arguments)]
+    names = ["image", SUBJECT][: len(arguments)]
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

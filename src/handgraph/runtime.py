@@ -34,6 +34,8 @@ OPSET = 18
 FILE_VERSION = 1
 """Of the metadata and of what the outputs mean."""
 METADATA = "handgraph"
+SUBJECT = "subject"
+"""The input for a person's shape."""
 
 _OPSET_IMPORT, _METADATA_PROPS = 8, 14
 """Field numbers of ONNX's ModelProto."""
@@ -72,7 +74,7 @@ class Session:
     """
 
     def __init__(self, content: bytes, source: str | Path, *, threads: int | None = None) -> None:
-        self.about = description(content, source)
+        self.about, self._source = description(content, source), source
         try:
             import onnxruntime
         except ImportError:
@@ -91,8 +93,11 @@ class Session:
         self.outputs = tuple(entry.name for entry in self._session.get_outputs())
 
     def __call__(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs by name."""
-        return dict(zip(self.outputs, self._session.run(None, arrays), strict=True))
+        """The outputs by name. Raises InputError for arrays that the graph does not take."""
+        try:
+            return dict(zip(self.outputs, self._session.run(None, arrays), strict=True))
+        except Exception as error:
+            raise InputError(f"{self._source}: ONNX Runtime does not answer ({_line(error)})") from None
 
 
 class OnnxNetwork:
@@ -116,7 +121,7 @@ class OnnxNetwork:
         self.input: Input = about["kind"]
         self.config = SimpleNamespace(**about["config"])
         self.meta: Mapping[str, Any] = about.get("weights", {})
-        self.takes_shape = "shape" in self._session.inputs
+        self.takes_shape = SUBJECT in self._session.inputs
         self._answer = decoder(self.name).Answer
         if path := getattr(self.config, "hand_model", None):
             from handgraph.decoding.hand_models import use_file
@@ -129,7 +134,7 @@ class OnnxNetwork:
         more = {}
         if self.takes_shape:
             nothing = np.full((len(image), 10), np.nan, np.float32)
-            more["shape"] = nothing if shape is None else np.asarray(shape, np.float32)
+            more[SUBJECT] = nothing if shape is None else np.asarray(shape, np.float32)
         return self._answer(**self._session(image=np.asarray(image, np.float32), **more))
 
 

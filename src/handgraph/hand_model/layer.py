@@ -264,7 +264,7 @@ class HandLayer(nn.Module):
         # A joint's local transform turns rest-space points about the joint's rest position:
         # x ↦ R x + (J − R J). Chained along the tree, these map the rest pose to the posed hand.
         shift = turned @ negated
-        last_row = self._last_row.expand(len(shape), 16, 1, 4)
+        last_row = self._last_row.expand(shape.shape[0], 16, 1, 4)
         local = torch.cat([torch.cat([rotations, shift], dim=3), last_row], dim=2)
         root = local[:, :1]
         if translation is not None:

@@ -220,7 +220,7 @@ class Prior(nn.Module):
             rotation = rotation_matrices(turn) if turn.shape[1] == 3 else from_two_columns(turn)
             scale = scale.squeeze(1).exp()
             # The hand itself is not turned.
-            still = torch.eye(3, device=z.device).expand(len(z), 1, 3, 3)
+            still = torch.eye(3, device=z.device).expand(z.shape[0], 1, 3, 3)
             turns = torch.cat([still, rotation_matrices(fingers.unflatten(1, (15, 3)))], dim=1)
             if self.training:
                 hand, vertices = self.layer.joints_from_rotations(shape, turns), None

@@ -251,7 +251,7 @@ class PoseRegressor(nn.Module):
                 last.bias.copy_(identity)
 
     def forward(self, features: Float[Tensor, "b 1000"]) -> Float[Tensor, "b 16 3 3"]:
-        pose = torch.eye(3, device=features.device).expand(len(features), 16, 3, 3)
+        pose = torch.eye(3, device=features.device).expand(features.shape[0], 16, 3, 3)
         for increment in self.increments:
             change = increment(torch.cat([features, six_of(pose).flatten(1)], dim=1))  # Eq. 6.2
             pose = torch.matmul(rotations_of_six(change.unflatten(1, (16, 6))), pose)  # Eq. 6.3

@@ -186,7 +186,7 @@ class Rmgmn(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
         config = self.config
-        upright, unturned = image, image.new_tensor([1.0, 0.0]).float().expand(len(image), 2)
+        upright, unturned = image, image.new_tensor([1.0, 0.0]).float().expand(image.shape[0], 2)
         answer: tuple[Tensor, ...] = ()
         turn = unturned
         if self.rotation is not None:
