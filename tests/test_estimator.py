@@ -257,3 +257,20 @@ def test_shipped_weights_find_synthetic_hands() -> None:
             errors.append(np.linalg.norm(found[0].joints_mm - scene.joints_mm, axis=1).mean())
     assert len(errors) >= 6
     assert np.median(errors) < 25
+
+
+def test_several_hands_are_distinct_and_no_more_than_asked_for(
+    estimate: Estimator, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two arms, one the mirror image of the other; a random network finds one hand at each end."""
+    monkeypatch.setattr(module, "NEXT_PLAUSIBILITY", 0.0)
+    both = np.maximum(frame, np.roll(frame, -120, axis=1))
+    hands = estimate(both, camera=CAMERA, most=2, side="left")
+    assert [hand.side for hand in hands] == ["left", "left"]
+    middles = sorted(float(hand.keypoints_px[:, 0].mean()) for hand in hands)
+    assert abs(middles[0] - 80) < 60
+    assert abs(middles[1] - 200) < 60
+    assert len(estimate(both, camera=CAMERA)) == 1
+    assert len(estimate(frame, camera=CAMERA, most=2)) <= 2
+    with pytest.raises(hg.errors.InputError, match="most is 0, expected how many hands"):
+        estimate(frame, most=0)
