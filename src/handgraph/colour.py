@@ -28,6 +28,10 @@ LEAST_SCORE = 0.5
 """A hand with a lower score is not reported: pictures without a hand stay below, wrong finds mostly."""
 LEAST_IN_BOX = 0.1
 """The same for a hand whose box is given."""
+LEAST_FOUND = 0.2
+"""Least score of the places of the finder that the network looks at, which can tell better."""
+PLACES = 6
+"""How many of them at most, the surest first."""
 BOX_MARGIN = 1.25
 """Side of the first crop over the longer side of a box that the user gives, or the finder."""
 SURE_MARGIN = 0.15
@@ -136,7 +140,7 @@ class ColourEstimator:
             # Whoever gives a box says that a hand is there.
             places, least = [_inside(box, width, height)], min(self.least_score, LEAST_IN_BOX)
         else:
-            places, least = [found.box_px for found in self.finder(image)], self.least_score
+            places, least = [found.box_px for found in self.finder(image)[:PLACES]], self.least_score
         if not places:
             return []
         sides: tuple[Side, ...] = ("right", "left") if side is None else (side,)
@@ -163,7 +167,7 @@ class ColourEstimator:
     def finder(self) -> Callable[[np.ndarray], Sequence[Found]]:
         """Says where to look in a picture."""
         if self._finder is None:  # only now: a box needs none
-            self._finder = Finder(runtime=self.runtime)
+            self._finder = Finder(runtime=self.runtime, least_score=LEAST_FOUND)
         return self._finder
 
     def _at(

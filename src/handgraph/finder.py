@@ -58,11 +58,16 @@ class Finder:
     """
 
     def __init__(
-        self, weights: str | Path | None = None, *, runtime: Runtime = "torch", size: int = SIZE
+        self,
+        weights: str | Path | None = None,
+        *,
+        runtime: Runtime = "torch",
+        size: int = SIZE,
+        least_score: float = LEAST_SCORE,
     ) -> None:
         check_runtime(runtime)
         file = shipped() if weights is None else weights_file(weights)
-        self.runtime, self.size, self.least_score = runtime, size, LEAST_SCORE
+        self.runtime, self.size, self.least_score = runtime, size, least_score
         self._maps = _torch_maps(file) if runtime == "torch" else _onnx_maps(file)
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Found]:
