@@ -115,6 +115,21 @@ def test_distributions_are_gaussians_of_peak_one_when_sure() -> None:
     torch.testing.assert_close(maps, target, atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("sure", [5.0, 30.0, 60.0])
+def test_cross_entropy_of_a_map_that_is_surely_wrong_still_teaches(sure: float) -> None:
+    """Its gradient by the logits is the softmax less the target, however little it gives the right place."""
+    uv, known = torch.full((1, 1, 2), 0.25), torch.ones(1, 1, dtype=torch.bool)
+    target = gaussian_maps(uv, known, 16, 64)
+    target = target / target.sum()
+    logits = torch.zeros(1, 1, 16, 16)
+    logits[..., 14, 14] = sure
+    logits.requires_grad_()
+    cross_entropy([distributions(logits)], uv, known, 64).backward()
+    torch.testing.assert_close(
+        logits.grad, logits.detach().flatten(2).softmax(-1).view(1, 1, 16, 16) - target
+    )
+
+
 def test_cross_entropy_is_least_at_the_target_and_ignores_what_is_outside() -> None:
     generator = torch.Generator().manual_seed(0)
     uv = torch.tensor([[[0.4, 0.6], [1.5, 0.2]]])

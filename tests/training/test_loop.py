@@ -16,6 +16,7 @@ import toy
 from safetensors.torch import load_file
 from toy import ToyData, recipe
 
+from handgraph.cli import main
 from handgraph.errors import ConfigError, HandgraphError
 from handgraph.training.loop import share_of
 
@@ -144,6 +145,21 @@ def test_few_samples_are_overfitted(tmp_path: Path) -> None:
     settings = recipe(stages={"all": {"steps": 30}, "head": None}, validate_every=1000)
     result = toy.train(settings, tmp_path, data=(few, few))
     assert result["metrics"]["loss"] < 0.35 * log(tmp_path, "train")[0]["loss"]
+
+
+def test_the_command_resumes_only_what_was_begun(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And in the name of the override that is wrong, without a word of the training library before it."""
+    begin = ["train", "hourglass_synthetic", "--out", str(tmp_path / "new")]
+    assert main([*begin, "--resume"]) == 2
+    assert (
+        "new: holds no run to resume (no last.safetensors); begin it without --resume"
+        in capfd.readouterr().err
+    )
+    assert not (tmp_path / "new" / "log.jsonl").exists()
+    assert main([*begin, "precision=bf16-mixed", "config.heads=x"]) == 2
+    said = capfd.readouterr().err
+    assert "config.heads" in said
+    assert said.count("\n") == 1
 
 
 def test_existing_run_is_neither_overwritten_nor_resumed_with_another_recipe(tmp_path: Path) -> None:

@@ -95,8 +95,10 @@ def cross_entropy(
     """
     target = gaussian_maps(uv, known, maps[0].shape[-1], size, sigma)
     target = target / target.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
-    # Maps that are no distributions may fall below zero; for those this number means nothing.
-    logs = [(stage.float().clamp(min=0) / (2 * pi * sigma**2) + 1e-9).log() for stage in maps]
+    # Maps that are no distributions may fall below zero; for those this number means nothing. No more is
+    # added than float32 needs, so that a map that is surely wrong still learns.
+    least = torch.finfo(torch.float32).tiny
+    logs = [(stage.float() / (2 * pi * sigma**2)).clamp(min=least).log() for stage in maps]
     return torch.stack([-(target * log).sum() for log in logs]).sum() / len(uv)
 
 

@@ -14,6 +14,7 @@ and resumed ends with the very weights of one that was not (on the CPU, with the
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import signal
@@ -99,22 +100,27 @@ def train(
 
     `folder` gets `last.safetensors` and `best.safetensors` (see `checkpoint`), `recipe.yaml`, `log.jsonl`,
     `curve.png` and, where TensorBoard is installed, `tensorboard/`. With `resume` a run is continued from its
-    last checkpoint, or begun where there is none. `data` replaces the recipe's training and validation data.
-    SIGTERM and SIGINT end the run after the current step with a checkpoint.
+    last checkpoint, or begun where there is none (`handgraph train --resume` refuses that). `data` replaces
+    the recipe's training and validation data. SIGTERM and SIGINT end the run after the current
+    step with a checkpoint.
 
     Returns `run`, `checkpoint` (the best), `metrics` of the last validation, `step`, `steps` and `finished`.
     Raises ConfigError for a recipe or folder that does not fit, CheckpointError for damaged checkpoints, and
     HandgraphError when the loss is no longer a number.
     """
-    fabric, folder = start_fabric(recipe), Path(folder)
+    folder = Path(folder)
+    begun = (folder / "last.safetensors").is_file()
+    if begun and not resume:
+        raise ConfigError(f"{folder}: holds a run already, resume it or choose another folder")
     system = checkpoint.find_system(recipe.system)
     config = build(system.Config, recipe.config, "recipe", "config")
     training, validation = data or open_data(recipe)
     plan = stages_of(recipe, system.stages(config), len(training))
     steps = sum(count for _, count in plan)
     for stage, _ in plan:
-        share_of(stage, fabric.world_size)
+        share_of(stage, int(os.environ.get("WORLD_SIZE", 1)))
 
+    fabric = start_fabric(recipe)
     torch.manual_seed(recipe.seed)
     module = config.build()
     if recipe.weights is not None:
@@ -124,9 +130,7 @@ def train(
     adversary = Adversary.of(system, config, [stage for stage, _ in plan], fabric)
     progress = Progress()
     optimizer_state: dict[str, Tensor] = {}
-    if (folder / "last.safetensors").is_file():
-        if not resume:
-            raise ConfigError(f"{folder}: holds a run already, resume it or choose another folder")
+    if begun:
         progress, optimizer_state = restore(folder / "last.safetensors", recipe, module, mean, adversary)
     fabric.barrier()
 
@@ -150,6 +154,8 @@ def train(
         with atomic_write(folder / "recipe.yaml") as part:
             part.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")
     log.say(f"device {describe_device(fabric.device)}; {recipe.precision}, {fabric.world_size} process(es)")
+    if resume and not begun:
+        log.say(f"{folder}: no checkpoint to resume from, the run begins")
     if progress.step:
         log.say(f"resuming at step {progress.step} of {steps}")
     metrics: dict[str, float] = {}
@@ -310,6 +316,7 @@ def start_fabric(recipe: Recipe) -> Any:
     """Lightning Fabric on what is there: one GPU or the CPU, or all processes that `torchrun` started."""
     if Fabric is None:
         raise MissingExtraError("training needs lightning-fabric: pip install 'handgraph[train]'")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # `train` says the precision itself
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes == 1:
         return Fabric(accelerator="auto", devices=1, precision=recipe.precision)

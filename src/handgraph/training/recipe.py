@@ -7,6 +7,7 @@ come out as one line that names file, key, what was found and what was expected,
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -119,7 +120,8 @@ def shipped_recipes() -> list[str]:
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file, or a shipped one by name, and apply `key.sub=value` overrides (values are YAML).
 
-    Raises ConfigError, in one line, for a missing or malformed file, an unknown key or a wrong type.
+    Raises ConfigError, in one line, for a missing or malformed file, an unknown key or a wrong type; it names
+    the override where that is what is wrong.
     """
     path = Path(path_or_name)
     if path.is_file():
@@ -133,9 +135,27 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     values = _parse_yaml(text, source)
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: found {_describe(values)}, expected a mapping of recipe keys")
+    overridden = copy.deepcopy(values)
     for override in overrides:
-        _override(values, override)
-    return build(Recipe, values, source)
+        _override(overridden, override)
+    try:
+        return build(Recipe, overridden, source)
+    except ConfigError:
+        _blame(values, overrides, source)
+        raise
+
+
+def _blame(values: dict[str, Any], overrides: Sequence[str], source: str) -> None:
+    """Raises ConfigError in the name of the override, if any, that turns a good recipe into a bad one."""
+    try:
+        build(Recipe, values, source)
+        for override in overrides:
+            source = f"override {override!r}"
+            _override(values, override)
+            build(Recipe, values, source)
+    except ConfigError as error:
+        if source.startswith("override "):
+            raise error from None
 
 
 def build(kind: type[T], values: Mapping[str, Any], source: str, at: str = "") -> T:
