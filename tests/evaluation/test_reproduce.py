@@ -273,6 +273,26 @@ def test_a_table_that_was_interrupted_twice_is_the_same(minute, tmp_path, monkey
         assert a["interval95"] == b["interval95"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["sia:5.2", "rmgmn:3.2", "agmn:4.1", "hybrid:3", "refine:II", "identity:6.1", "identity:fig6.4"]
+)
+def test_tables_of_every_system_run(name, tmp_path_factory, monkeypatch):
+    """Two steps a leg: what is found means nothing, but every row has a figure and every claim an answer."""
+    small = dataclasses.replace(SCALES["tiny"], images=16, batch_size=8, train=64, test=16)
+    monkeypatch.setitem(SCALES, "tiny", small)
+    monkeypatch.setattr("handgraph.evaluation.drawn.BLOCK", 64)
+    folder = tmp_path_factory.getbasetemp() / "tables"  # one for all: they share images and runs
+    document = reproduce(name, "tiny", folder)
+    assert [row["name"] for row in document["rows"]] == [row.name for row in TABLES[name].rows]
+    for row in document["rows"]:
+        low, high = row["interval95"]
+        assert low <= row["ours"] <= high
+        assert all(np.isfinite(both["ours"]) for both in row.get("beside", {}).values())
+    assert len(document["claims"]) == len(TABLES[name].claims)
+    assert not any("why" in claim for claim in document["claims"])
+
+
 def test_a_leg_goes_on_from_the_estimator_before_it(tmp_path):
     """A pose machine's network becomes the unary branch; what it has not stays as the seed made it."""
     legs = legs_of(TABLES["rmgmn:3.2"].row("CPM + single GM"), "tiny", 0)
