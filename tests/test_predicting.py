@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -149,6 +150,22 @@ def test_smoothing_is_recorded_and_no_default(capfd, squares, clip, tmp_path, na
     assert 1e-3 < moved < 15
 
 
+def test_meshes_are_fitted_to_the_smoothed_joints(capfd, monkeypatch, squares, clip, tmp_path):
+    fitted = []
+
+    def with_mesh(hand, shape=None):
+        fitted.append(hand.keypoints_px)
+        return replace(hand, vertices_mm=np.zeros((4, 3)), pose=np.full(48, 0.25))
+
+    monkeypatch.setattr("handgraph.meshes.with_mesh", with_mesh)
+    assert run(capfd, clip, "--out", str(tmp_path), "--no-overlay", "--mesh", "--smooth", "one-euro")[0] == 0
+    found = [hand for frame in frames(tmp_path) for hand in frame.hands]
+    assert len(found) == 28
+    for hand, joints in zip(found, fitted, strict=True):
+        assert hand.pose[0] == 0.25
+        np.testing.assert_allclose(hand.keypoints_px, joints, atol=1e-3)
+
+
 class Killed(Exception):
     """Stands for the power going."""
 
@@ -174,10 +191,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(capfd, monkeypatch, clip, t
     code, _, err = predict("begun")
     assert code == (130 if stop is KeyboardInterrupt else 1)
     out = tmp_path / "resumed"
-    assert files(out) == {"..predictions.raw.jsonl.part"}
+    assert files(out) == {".predictions.raw.jsonl.part"}
     if stop is KeyboardInterrupt:
         assert "--resume goes on where it stopped" in err
-    part = out / "..predictions.raw.jsonl.part"
+    part = out / ".predictions.raw.jsonl.part"
     lines = part.read_bytes()
     assert 3 < lines.count(b"\n") < 12
     part.write_bytes(lines + b'{"index": 9, "time_s": 0.9, "ha')
@@ -204,7 +221,7 @@ def test_a_killed_run_goes_on_where_it_was_killed(capfd, squares, clip, tmp_path
         cli.main(["predict", clip, "--out", str(tmp_path / "out"), "--no-overlay"])
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert files(tmp_path / "out") == {"..predictions.raw.jsonl.part"}
+    assert files(tmp_path / "out") == {".predictions.raw.jsonl.part"}
     assert run(capfd, clip, "--out", str(tmp_path / "out"), "--no-overlay", "--resume")[0] == 0
     assert run(capfd, clip, "--out", str(tmp_path / "whole"), "--no-overlay")[0] == 0
     found = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("out", "whole")]
@@ -273,7 +290,7 @@ def test_pictures_go_on_too(capfd, squares, tmp_path):
     assert [image.file for image in found.images] == names
     assert [len(image.hands) for image in found.images] == [1, 0, 1, 1, 1, 1]
     assert "predictions.json" in files(out)
-    assert not [name for name in files(out) if name.startswith(".")]
+    assert not [name for name in files(out) if name.startswith(".") or "raw" in name]
 
 
 def test_damaged_frames_are_told_counted_and_skipped(capfd, squares, tmp_path):

@@ -186,6 +186,16 @@ def test_two_boxes_that_show_the_same_hand_give_it_once():
         assert len(hands) == len(numbers) == 1
 
 
+def test_no_more_hands_than_there_may_be():
+    """The search finds another one, surer now and then than the one that is followed."""
+    scene = Scene(lambda t: [hand(100, 200, score=0.8), hand(400, 200, score=0.7)])
+    for hands, numbers in scene.run(Follower(most=1), 40):
+        assert [one.score for one in hands] == [pytest.approx(0.8)]
+        assert numbers == (1,)
+    both = scene.run(Follower(most=2), 5)
+    assert all(len(hands) == 2 for hands, _ in both)
+
+
 def test_searching_everywhere_asks_for_no_box():
     scene = Scene(lambda t: [hand(100 + 100 * t, 200), hand(400, 200)])
     found = scene.run(Follower(everywhere=True), 20)

@@ -453,6 +453,7 @@ def _follower(job: _Job) -> "Follower":
         everywhere=job.box is not None,
         enlarged=1.1 if colour else _DEPTH_ROOM,
         least_score=job.estimate.least_score,
+        most=job.args.hands if colour else job.args.hands or 1,
     )
 
 

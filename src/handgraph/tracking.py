@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from handgraph.shapes import Float
 
 from handgraph.errors import ConfigError, MissingExtraError
 from handgraph.formats.lines import FrameHands
 from handgraph.hand import Hand, Side
+from handgraph.shapes import Float
 
 Box = tuple[float, float, float, float]
 
@@ -138,8 +138,22 @@ class Follower:
     is searched at the beginning, as soon as one is missing, and every `SEARCH_S`.
     """
 
-    def __init__(self, *, everywhere: bool = False, enlarged: float = 1.1, least_score: float = 0.5) -> None:
-        """`everywhere`: search every frame as a whole. `enlarged`: sides of a box over the keypoints'."""
+    def __init__(
+        self,
+        *,
+        everywhere: bool = False,
+        enlarged: float = 1.1,
+        least_score: float = 0.5,
+        most: int | None = None,
+    ) -> None:
+        """Settings.
+
+        everywhere   search every frame as a whole
+        enlarged     sides of a box over those of the keypoints
+        least_score  hands in a box count from it on
+        most         hands in a frame; the surest are kept
+        """
+        self._most = most
         self._everywhere, self._enlarged, self._least_score = everywhere, enlarged, least_score
         self._tracker = Tracker()
         self._last_s: float | None = None
@@ -155,6 +169,7 @@ class Follower:
             found = _distinct([hand for one in expected for hand in self._at(one, look)])
         if self._must_search(expected, found, time_s):
             found = _distinct([*look(None, None), *found])
+        found = sorted(found, key=lambda hand: -hand.score)[: self._most]
         # As they will stand in a file, so that a resumed run sees the very same numbers.
         hands = [Hand.from_dict(hand.to_dict()) for hand in found]
         numbers = self.again(time_s, hands)
