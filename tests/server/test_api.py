@@ -343,6 +343,7 @@ def test_the_schema_lists_every_setting(client: TestClient) -> None:
     assert client.get("/docs").status_code == 404
 
 
+@pytest.mark.slow
 def test_models_are_listed_without_this_machine_s_folders(client: TestClient) -> None:
     rows = {row["name"]: row for row in client.get("/api/models").json()}
     assert rows["jgr_p2o"]["weights"] is True

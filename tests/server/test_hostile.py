@@ -20,6 +20,8 @@ import handgraph as hg
 
 from .conftest import Server, start
 
+pytestmark = pytest.mark.slow  # a server of its own has to start
+
 SAMPLES = Path(hg.__file__).parent / "samples"
 DEPTH, PHOTO = SAMPLES / "depth_000011.png", SAMPLES / "image_000009.jpg"
 SOON = 60.0
@@ -305,7 +307,6 @@ def test_an_upload_announced_too_large_is_not_waited_for(server: Server) -> None
     assert time.monotonic() - began < SOON, "and the connection is closed, though nothing was sent"
 
 
-@pytest.mark.slow
 def test_slow_senders_are_cut_off(server: Server) -> None:
     """One that stops within the header, one within the body, one that drips; all at once."""
     answers: dict[str, bytes] = {}
@@ -361,7 +362,6 @@ def test_clients_that_hang_up(server: Server) -> None:
     assert_well(server)
 
 
-@pytest.mark.slow
 def test_50_clients_at_once_are_all_answered(server: Server) -> None:
     depth = DEPTH.read_bytes()
     answers: list[tuple[int, bytes]] = []
@@ -388,7 +388,6 @@ def test_50_clients_at_once_are_all_answered(server: Server) -> None:
     assert_well(server)
 
 
-@pytest.mark.slow
 def test_a_server_that_is_stopped_finishes_what_runs_and_takes_nothing_new(tmp_path: Path) -> None:
     running = start(tmp_path, "--workers", "1")
     answers: list[tuple[int, bytes]] = []
