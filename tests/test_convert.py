@@ -300,7 +300,7 @@ def test_few_principal_poses_say_what_they_lose(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "edit", "message"),
     [
-        ("matrix", lambda a: a * 1.01, "rotation 0 is no matrix of a rotation: off by 0.0"),
+        ("matrix", lambda a: a * 1.01, r"rotation \d+ is no matrix of a rotation: off by 0\.03"),
         ("matrix", lambda a: a * ([-1] * 3 + [1] * 6), "is no matrix of a rotation"),  # a mirror image
         ("quaternion_wxyz", lambda a: a * 0.9, "is no quaternion_wxyz of a rotation: off by 0.1"),
         ("6d", lambda a: a[:, [0, 1, 2, 0, 1, 2]], "is no 6d of a rotation: off by 1"),
@@ -526,7 +526,7 @@ def test_angles_come_back_in_every_position():
         return about_axis("Z", z) @ about_axis("X", x) @ about_axis("Y", y)
 
     matrices = product(np.degrees(angles))
-    np.testing.assert_allclose(product(euler_degrees(matrices)), matrices, atol=1e-7)
+    np.testing.assert_allclose(product(euler_degrees(matrices)), matrices, atol=3e-8)
     free = np.abs(np.abs(angles[:, 1]) - np.pi / 2) > 1e-3
     np.testing.assert_allclose(product(euler_degrees(matrices[free])), matrices[free], atol=1e-12)
 
@@ -544,14 +544,14 @@ def test_bones_of_joints_alone_are_fitted_and_say_how_well(tmp_path):
         np.linalg.norm(found.points * [1, -1, -1] - expected.points, axis=1).max()
         for found, expected in zip(back.hands, start.hands, strict=True)
     ]
-    assert max(away) == pytest.approx(fit["max_mm"], abs=1e-3)
+    assert max(away) == pytest.approx(fit["max_mm"], abs=0.02)
     assert result["bones_off_mm"] == pytest.approx(max(away), abs=1e-6)
     assert any("pose fitted to the joints" in note for note in result["notes"])
 
 
 def test_what_a_bvh_file_cannot_hold_is_refused(tmp_path):
     two = clip_of(model_hand(1), replace(model_hand(2), track=2))
-    source = written(two, tmp_path / "a.json")
+    source = written(clip_of(model_hand(1), model_hand(2)), tmp_path / "a.json")  # its images have no times
     lines = tmp_path / "a.jsonl"
     from handgraph.formats.converted import write_clip_lines
 
@@ -570,7 +570,7 @@ def test_what_a_bvh_file_cannot_hold_is_refused(tmp_path):
     motion = (tmp_path / "y.bvh").read_text().splitlines()[-3:]
     assert motion[0] == motion[1] != motion[2]
     with pytest.raises(hg.FormatError, match="fps is missing: give the frames a second with --fps"):
-        convert(source, tmp_path / "z.bvh", None, Wanted(only="right"))
+        convert(source, tmp_path / "z.bvh")
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".gltf"])
@@ -682,7 +682,8 @@ def test_a_mesh_of_one_moment(side, suffix, tmp_path):
         back = read_clip(tmp_path / f"x{suffix}", Stated(), kind)
         (found,) = to.to_axes(to.to_unit(back, "mm"), "opencv").hands
         assert found.side == side
-        limit = 1e-4 if kind == "gltf" else NEAR  # float32 of metres
+        # float32 of metres; and the weights of the model, float32, add up to 1 within 6e-8 of 650 mm.
+        limit = 2e-4 if kind == "gltf" else NEAR if file == source else 4e-5
         assert np.abs(found.vertices - hand.vertices).max() <= limit
         mesh = trimesh.load(tmp_path / f"x{suffix}", process=False, force="mesh")
         assert mesh.volume > 0  # outside is outside, on a left hand too
@@ -841,7 +842,7 @@ def test_nan_is_no_number_in_any_file(name, files, tmp_path):
 @pytest.mark.parametrize("kind", READERS)
 def test_another_kind_of_file_is_refused(kind, files, tmp_path):
     for name, path in files.items():
-        if kind in name or (kind, "json") == (name.split()[1], "x"):
+        if kind in name or {kind, name.split()[1]} == {"obj", "ply"}:
             continue
         with pytest.raises(hg.HandgraphError) as caught:
             read_any(path, kind)
@@ -892,7 +893,7 @@ def test_the_command_converts_and_says_what_it_did(tmp_path, capsys):
         (["a.json", "x.csv", "--to", "matrix,mean"], "a matrix has no mean hand to start from"),
         (["a.json", "x.csv", "--to", "pca=46"], "components is 46, expected 1 to 45"),
         (["a.json", "x.csv", "--to", "pca=5"], "pca=5 loses up to"),
-        (["a.json", "x.csv", "--to", "root=nose"], "root is 'nose'"),
+        (["a.json", "x.csv", "--to", "root=nose"], "the order openpose has no joint 'nose'"),
         (["a.json", "x.glb", "--to", "cm"], "unit: glTF has m, found cm"),
         (["a.json", "x.csv", "--camera", "1,2"], "--camera 1,2: expected 4 numbers"),
         (["a.json", "x.csv", "--frame", "7"], "--frame 7: there is no such frame"),

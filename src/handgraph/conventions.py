@@ -349,6 +349,11 @@ def joints_of(
     return np.asarray(joints - joints[0])
 
 
+def placed(joints: Float[np.ndarray, "n 3"], points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " 3"]:
+    """The shift that brings joints nearest to points, in the sense of least squares; NaN is not counted."""
+    return np.asarray(np.nanmean(points - joints, axis=0))
+
+
 class Motion(NamedTuple):
     """One hand through time as a chain of bones: what BVH files and animated glTF files hold.
 
@@ -457,8 +462,8 @@ def motions(clip: Clip) -> list[Motion]:
         wrist = np.zeros((len(rows), 3))
         for t, (_, hand) in enumerate(rows):
             rotations[t, MODEL_JOINTS] = rotations_of(hand.need("rotations").reshape(16, 3))
-            if hand.points is not None and not np.isnan(hand.points[0]).any():
-                wrist[t] = hand.points[0]
+            if hand.points is not None:
+                wrist[t] = placed(chain(rest, rotations[t : t + 1], np.zeros((1, 3)))[0], hand.points)
             elif clip.conventions.root == CAMERA_ROOT:
                 raise FormatError("points is missing: where the wrist is, is not known")
         joints = chain(rest, rotations, wrist)

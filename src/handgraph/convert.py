@@ -49,6 +49,7 @@ from handgraph.formats.parquet import read_clip_parquet, write_clip_parquet
 from handgraph.hand import Side
 from handgraph.hand_model import load_mano
 from handgraph.meshes import faces_of
+from handgraph.skeleton import JOINT_NAMES
 
 SUFFIXES = {
     ".json": "json",
@@ -91,6 +92,7 @@ LEFT_OUT = {
     "obj": ("points", "points_px", "confidence", "rotations", "shape", "score", "box_px", "camera"),
 }
 LEFT_OUT["ply"] = LEFT_OUT["obj"]
+_LONGEST = 600
 SKIN_FRAMES = 20
 """Frames on which the difference of a skin from the hand model is measured."""
 
@@ -197,9 +199,10 @@ def read_clip(source: str | Path, stated: Stated, read_as: str) -> Clip:
             return replace(clip, conventions=replace(clip.conventions, hand_model="open_hand"))
         return clip
     except (FormatError, ConfigError) as error:
-        if str(source) in str(error):
-            raise
-        raise type(error)(f"{source}: {error}") from error
+        message = str(error) if str(source) in str(error) else f"{source}: {error}"
+        if len(message) > _LONGEST:  # a damaged file's words are not worth more
+            message = message[:_LONGEST] + " …"
+        raise type(error)(message) from error
 
 
 def _with_stated(clip: Clip, stated: Stated) -> Clip:
@@ -529,6 +532,9 @@ def _with_vertices(clip: Clip) -> Clip:
     if says.rotation != "axis_angle" or says.zero != "flat":
         base, _ = to.to_rotation(base, "axis_angle")
     base = to.to_axes(to.to_unit(base, "mm"), "opencv")
+    names = to.meanings(base.conventions.joints) if base.has("points") else ()
+    there = [place for place, name in enumerate(names) if name in JOINT_NAMES]
+    shared = [JOINT_NAMES.index(names[place]) for place in there]
 
     def change(hand: ClipHand, _: ClipFrame) -> ClipHand:
         if hand.vertices is not None:
@@ -537,10 +543,10 @@ def _with_vertices(clip: Clip) -> Clip:
         shape = np.zeros(10) if hand.shape is None else hand.shape
         with torch.no_grad():
             mesh = layer(torch.from_numpy(shape), torch.from_numpy(hand.need("rotations").reshape(48).copy()))
-        wrist = np.zeros(3)
+        joints, shift = (mesh.joints_mm - mesh.joints_mm[0]).numpy(), np.zeros(3)
         if hand.points is not None:
-            wrist = hand.points[to.meanings(base.conventions.joints).index("wrist")]
-        return replace(hand, vertices=(mesh.vertices_mm - mesh.joints_mm[0]).numpy() + wrist)
+            shift = to.placed(joints[shared], hand.points[there])
+        return replace(hand, vertices=(mesh.vertices_mm - mesh.joints_mm[0]).numpy() + shift)
 
     made = base.map(change)
     return to.to_unit(to.to_axes(made, str(says.axes)), str(says.unit))

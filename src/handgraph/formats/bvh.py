@@ -67,16 +67,16 @@ def write_bvh(path: str | Path, motion: Motion, *, unit: str, axes: str, frame_s
 def euler_degrees(rotations: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n 3"]:
     """Angles z, x, y with R = Rz Rx Ry, degrees."""
     sine = np.clip(rotations[..., 2, 1], -1, 1)  # of x
-    x = np.arcsin(sine)
-    locked = np.abs(sine) > 1 - 1e-12  # only z ± y is told then: y is 0
+    # Near a quarter turn the arc sine would lose half its digits; the arc tangent keeps them.
+    cosine = np.hypot(rotations[..., 2, 0], rotations[..., 2, 2])
+    x = np.arctan2(sine, cosine)
+    locked = cosine < 1e-8  # only z ± y is told then: y is 0
     z = np.where(
         locked,
         np.arctan2(rotations[..., 1, 0], rotations[..., 0, 0]),
         np.arctan2(-rotations[..., 0, 1], rotations[..., 1, 1]),
     )
     y = np.where(locked, 0.0, np.arctan2(-rotations[..., 2, 0], rotations[..., 2, 2]))
-    # Near a quarter turn the arc sine loses half its digits; the arc tangent keeps them.
-    x = np.arctan2(sine, np.hypot(rotations[..., 2, 0], rotations[..., 2, 2]))
     return np.degrees(np.stack([z, x, y], axis=-1))
 
 

@@ -74,6 +74,8 @@ def read_clip_lines(path: str | Path) -> Clip:
         raise FormatError(f"{path}: the file is empty, expected a line that states {CLIP_FORMAT!r}")
     with place(str(path)):
         if isinstance(rows[0][1], dict) and rows[0][1].get("format") == FORMAT:
+            if "frames" in rows[0][1]:
+                raise FormatError("a JSON document, expected JSON Lines: read it as json")
             return clip_from_header(rows[0][1], rows[1:], "line")
         with place("line 1"):
             header = header_from_dict(rows[0][1])

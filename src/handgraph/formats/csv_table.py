@@ -130,6 +130,8 @@ def _clip(columns: list[str], rows: list[list[str]], said: Conventions) -> Clip:
                 raise FormatError(f"the joint {wrong!r} is none of the order {says.order} ({kind})")
             if found and all(name.isdigit() for name in found) and len(found) != len(names):
                 raise FormatError(f"{len(found)} joints are there, the order {says.order} has {len(names)}")
+    if not points and not pixels and "index" not in where:
+        raise FormatError("no column is a joint's, expected such as wrist_x_mm, wrist_u_px, x0")
     if points:
         for name in ("unit", "axes", "root"):
             says.need(name)
