@@ -36,6 +36,9 @@ MOST_PX, MOST_MM = 0.05, 0.05
 """Largest difference between the two runtimes' hands that an exported file may have."""
 CUBE_MM = 250.0
 """Side of the depth cube that `predict` lays around a hand."""
+FARTHEST_MM = 10_000.0
+"""A hand that a network places farther away, as an untrained one may, is compared in the image alone: how far
+it is hangs on less than a float32 holds."""
 REPEATS = 30
 _VIEWS = ((1.0, 0.0, 0.0, False), (1.0, 0.0, 0.0, True), (1.25, 0.08, -0.05, False), (0.8, -0.06, 0.1, False))
 """Of each sample picture: size of the window over the usual one, its shift in parts of it, and mirrored."""
@@ -233,6 +236,8 @@ def _hands_differ(
     px, mm = 0.0, None
     for a, b in zip(decoding.hands(ours, crops), decoding.hands(theirs, crops), strict=True):
         px = _larger(px, _apart(a.keypoints_px, b.keypoints_px))
+        if a.joints_mm is not None and np.abs(a.joints_mm).max() > FARTHEST_MM:
+            continue
         for name in ("joints_mm", "vertices_mm"):
             if getattr(a, name) is not None:
                 # Without its true size a hand is relative, in hand lengths of some 180 mm.

@@ -22,6 +22,8 @@ RELATIVE_FRAME = "relative to the wrist: x right, y down, z forward, millimetres
 LEAST_CONFIDENCE = 0.3
 FEWEST_KEYPOINTS = 6
 FIT_PRIOR, FIT_LIMITS, FIT_ROBUST = 60.0, 100.0, 0.06
+# To the end: where the fit stops early, a rounding error decides after which step (0.05 px).
+FIT_TOLERANCE = 1e-6
 
 
 class Answer(NamedTuple):
@@ -87,6 +89,7 @@ def solve(
             pose_prior=FIT_PRIOR,
             limits=0.0 if model.joint_limits is None else FIT_LIMITS,
             iterations=60,
+            tolerance=FIT_TOLERANCE,
             place_only=not optimise,
         )
         pose[seen] = fitted.pose
