@@ -1,4 +1,5 @@
 import json
+import re
 
 import cv2
 import numpy as np
@@ -54,6 +55,66 @@ def test_frames_and_labels_of_different_numbering_are_seen(tmp_path):
     found = check("icvl", tmp_path)
     assert sum("of 16 labelled joints have the hand's depth under them" in p for p in found["problems"]) == 1
     assert second.exists()
+
+
+def test_a_wrong_root_is_told_where_the_set_is(tmp_path):
+    """Packed, in another case, a folder deeper or higher, or a file: names alone say it."""
+    root = tmp_path / "data"
+    WRITERS["stb"](root)
+
+    def said(where):
+        with pytest.raises(
+            InputError, match="^" + re.escape(f"{where}: no folders images and labels; ")
+        ) as caught:
+            open_dataset("stb:train", where)
+        assert check("stb", where)["problems"] == [str(caught.value)] if where.is_dir() else True
+        return str(caught.value).partition("holds STB's")[2]
+
+    assert said(tmp_path) == f" ({root} holds images: is it meant?)"
+    assert said(root / "images" / "B2Counting") == f" ({root} holds images: is it meant?)"
+    (root / "images").rename(root / "Images")
+    assert said(root) == " (Images is there: upper and lower case must be the original's)"
+    (root / "labels").rename(root / "Labels")
+    archive = tmp_path / "packed" / "STB.zip"
+    archive.parent.mkdir()
+    archive.write_bytes(b"PK")
+    assert said(archive) == " (STB.zip is an archive: unpack it and give the folder)"
+    assert said(archive.parent) == " (STB.zip is there: is it unpacked?)"
+    archive.unlink()
+    assert said(archive.parent) == " (the folder is empty)"
+    assert said(archive.parent / "none") == " (there is no such folder)"
+
+
+def test_what_file_managers_and_unpackers_leave_is_no_part_of_a_set(tmp_path):
+    """macOS's `._` files, Windows' thumbnails, links and read-only files change nothing."""
+    splits = {"freihand": "train", "mpii_nzsl": "test", "coco_wholebody": "train", "folder": "all"}
+    for name, split in splits.items():
+        real, root = tmp_path / name, tmp_path / f"{name}_links"
+        WRITERS[name](real)
+        frames = len(open_dataset(name, real, split))
+        for path in [path for path in real.rglob("*") if path.is_file()]:
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7" + bytes(60))
+            (path.parent / "Thumbs.db").write_bytes(b"x")
+            path.chmod(0o444)
+        root.mkdir()
+        for path in real.iterdir():
+            (root / path.name).symlink_to(path)
+        data = open_dataset(name, root, split)
+        assert len(data) == frames, name
+        data[0]
+
+
+def test_part_of_a_set_is_opened_on_purpose_only(tmp_path):
+    WRITERS["dexycb"](tmp_path / "dexycb", subjects=(7,), sequences=2)
+    WRITERS["humbi"](tmp_path / "humbi")
+    for name, split, words in (
+        ("dexycb", "s1_test", "1 of the split's 2 subjects"),
+        ("humbi", "train", r"partial=True \(evaluate --partial\) what is there is divided"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_dataset(name, tmp_path / name, split)
+        assert len(open_dataset(name, tmp_path / name, split, partial=True)) > 0
+    assert len(open_dataset("humbi", tmp_path / "humbi", "all")) == 6  # no count to insist on
 
 
 def test_implausible_labels(tmp_path):

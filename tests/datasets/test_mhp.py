@@ -145,6 +145,18 @@ def test_wrong_roots_are_told_apart(tree, tmp_path_factory):
     data = open_dataset("mhp", tree, "train")
     assert data.missing == 1 + 4  # a label without picture, four pictures without label
     assert not any(name.startswith("data_3/1_") for name in frame_names(data))
+    for path in [path for path in frames.rglob("*_webcam_[234].jpg") if path.parent.name > "data_14"]:
+        path.unlink()
+    with pytest.raises(
+        InputError, match=r"\d+ pictures or labels without the other, \d+ pictures with their"
+    ):
+        open_dataset("mhp", tree, "train")
+    for path in frames.rglob("*.jpg"):
+        path.unlink()
+    with pytest.raises(
+        InputError, match=r"holds 0 pictures .* and \d+ labels N_joints\.txt, none of one frame"
+    ):
+        open_dataset("mhp", tree, "train")
     shutil.rmtree(frames / "data_9")
     with pytest.raises(InputError, match=r"20 of 21 recordings, data_9 is not there; .* in part"):
         open_dataset("mhp", tree)

@@ -56,7 +56,7 @@ def test_splits_are_folders_and_pictures_may_have_their_own(tmp_path):
     (tmp_path / "test/photo_0.jpg").rename(tmp_path / "test/images/photo_0.jpg")
     for split in ("train", "test"):
         assert len(open_dataset("folder", tmp_path, split)) == 2
-    assert open_dataset("folder", tmp_path, "test")[0].image.shape == (480, 640, 3)
+    assert open_dataset("folder", tmp_path, "test")[0].image.shape == (240, 320, 3)
 
 
 def test_what_handgraph_itself_writes_as_coco(tmp_path, rng):

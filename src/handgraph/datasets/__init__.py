@@ -5,7 +5,7 @@ data[0].joints_mm
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from handgraph.datasets import (
 )
 from handgraph.datasets.check import Check
 from handgraph.datasets.depth_crops import DepthCrops
+from handgraph.datasets.hints import hint
 from handgraph.datasets.image_crops import ImageCrops
 from handgraph.datasets.sample import Dataset, Sample
 from handgraph.errors import ConfigError, HandgraphError, InputError
@@ -40,6 +41,8 @@ class _Entry:
     """The splits that together are the whole set, each frame once."""
     frames: Mapping[str, int]
     """Published sizes of the splits, where there are any."""
+    partial: Mapping[str, Any] = field(default_factory=dict)
+    """The options with which a copy of a part of the set is read, where the reader insists on all of it."""
 
 
 _DATASETS = {
@@ -54,8 +57,8 @@ _DATASETS = {
     "stb": _Entry(stb.Stb, stb.SPLITS, stb.SPLITS, stb.FRAMES),
     "mhp": _Entry(mhp.Mhp, mhp.SPLITS, mhp.SPLITS, mhp.FRAMES),
     "freihand": _Entry(freihand.Freihand, freihand.SPLITS, ("train", "test"), freihand.FRAMES),
-    "dexycb": _Entry(dexycb.Dexycb, dexycb.SPLITS, dexycb.SPLITS[:3], dexycb.FRAMES),
-    "humbi": _Entry(humbi.Humbi, humbi.SPLITS, ("train", "test"), humbi.FRAMES),
+    "dexycb": _Entry(dexycb.Dexycb, dexycb.SPLITS, dexycb.SPLITS[:3], dexycb.FRAMES, {"sequences": None}),
+    "humbi": _Entry(humbi.Humbi, humbi.SPLITS, ("train", "test"), humbi.FRAMES, {"subjects": None}),
     "synthetic": _Entry(synthetic.Synthetic, synthetic.SPLITS, ("all",), {}),
 }
 
@@ -65,9 +68,14 @@ def names() -> dict[str, tuple[str, ...]]:
     return {name: entry.splits for name, entry in _DATASETS.items()}
 
 
-def open_dataset(name: str, root: str | Path, split: str | None = None, **options: Any) -> Dataset:
+def open_dataset(
+    name: str, root: str | Path, split: str | None = None, *, partial: bool = False, **options: Any
+) -> Dataset:
     """A reader of one split; `options` are the reader's own.
 
+    `partial` opens what is there of a set that was copied in part on purpose: DexYCB and HUMBI, whose splits
+    depend on how many sequences and subjects there are, divide it by the same rule, so that no figure is the
+    published split's; the other sets need whole lists of labels with their pictures either way.
     `name` may carry the split, as on the command line: `nyu:test_1`. Raises ConfigError for a name, split
     or option that does not exist, InputError where `root` is not that dataset or only part of it.
     """
@@ -78,8 +86,10 @@ def open_dataset(name: str, root: str | Path, split: str | None = None, **option
     split = named_split or split or entry.splits[0]
     if split not in entry.splits:
         raise ConfigError(f"{name}: no split {split!r}; there are {', '.join(entry.splits)}")
+    if partial:
+        options = {**entry.partial, **options}
     try:
-        return entry.reader(root, split, **options)
+        return _read(entry, Path(root), split, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -104,7 +114,7 @@ def check(
     found = Check(samples, pictures=out is not None)
     for part in entry.parts:
         try:
-            found.add(entry.reader(root, part), entry.frames.get(part))
+            found.add(_read(entry, root, part), entry.frames.get(part))
         except HandgraphError as error:
             found.problems.append(str(error))
     result = found.result(name, root)
@@ -116,6 +126,17 @@ def check(
             write_sheet(picture, found.tiles)
         result["sheet"] = str(picture) if found.tiles else None
     return result
+
+
+def _read(entry: _Entry, root: Path, split: str, **options: Any) -> Dataset:
+    """The reader; where it does not find the set in `root`, its message also says where that might be."""
+    try:
+        return entry.reader(root, split, **options)
+    except InputError as error:
+        message = str(error)
+        if not message.startswith(f"{root}:"):
+            raise
+        raise InputError(message + hint(root, message)) from None
 
 
 def _entry(name: str) -> _Entry:

@@ -85,7 +85,8 @@ class Dexycb:
     sides      of the hands to keep
     depth      read the depth frame, aligned to the colour image, too
     mano       a folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl, for `Sample.pose`
-    sequences  how many each subject has to have
+    sequences  how many each subject has to have; None takes what is there, of sequences and subjects, which
+               then divide by the same rule into other splits than the published ones
 
     Frames are in the order of the dataset's own toolkit: subject, sequence, camera, frame; `official_index`
     is a frame's number there, which result files carry. `missing` counts the frames left out for want of a
@@ -107,7 +108,7 @@ class Dexycb:
         sides: tuple[str, ...] | list[str] = ("right", "left"),
         depth: bool = False,
         mano: str | Path | None = None,
-        sequences: int = SEQUENCES,
+        sequences: int | None = SEQUENCES,
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"dexycb: no split {split!r}; there are {', '.join(SPLITS)}")
@@ -117,6 +118,9 @@ class Dexycb:
         self._models = load_models(mano, tips="manopth")
         subjects, cameras, chosen = members(split)
         self._serials = [SERIALS[camera] for camera in cameras]
+        present = tuple(subject for subject in subjects if (self.root / SUBJECTS[subject]).is_dir())
+        if sequences is None and present:
+            subjects = present
         _expect_root(self.root, [SUBJECTS[subject] for subject in subjects])
         self._cameras = [self._camera(serial) for serial in self._serials]
         self._shapes: dict[str, Float32[np.ndarray, " 10"]] = {}
@@ -271,10 +275,11 @@ def _expect_root(root: Path, subjects: list[str]) -> None:
         raise InputError(f"{root}: no folder calibration/intrinsics; unpack calibration.tar.gz there")
 
 
-def _sequence_names(folder: Path, expected: int) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if len(names) != expected:
+def _sequence_names(folder: Path, expected: int | None) -> list[str]:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if expected is not None and len(names) != expected:
         raise InputError(
-            f"{folder}: {len(names)} sequences, expected {expected}; the dataset is copied only in part"
+            f"{folder}: {len(names)} sequences, expected {expected}; the dataset is copied only in part; "
+            "with partial=True (evaluate --partial) what is there is used"
         )
     return names

@@ -87,10 +87,10 @@ class Humbi:
         self.split, self.vertices = split, vertices
         self._models = load_models(mano)
         folders = _subjects(Path(root))
-        if subjects is not None and len(folders) != subjects:
+        if split != "all" and subjects is not None and len(folders) != subjects:
             raise InputError(
                 f"{root}: {len(folders)} subjects, the published split has {subjects}; copied only in part? "
-                "With subjects=None what is there is divided by the same rule"
+                "With partial=True (evaluate --partial) what is there is divided by the same rule"
             )
         chosen = sorted(folders) if split == "all" else divide(sorted(folders))[split]
         sides = tuple(which for which in _SIDES if side in (which, "both"))
@@ -112,7 +112,8 @@ class Humbi:
                         rows.append(np.column_stack([np.full(len(crops), len(self._places)), crops]))
                         self._places.append((subject, frame, which))
         if not rows:
-            raise InputError(f"{root}: no crop of split {split}, {side} hands")
+            lost = f"; {self.left_out} are listed or there, not both" if self.left_out else ""
+            raise InputError(f"{root}: no crop of split {split}, {side} hands{lost}; copied only in part?")
         self._rows: Int[np.ndarray, "n 6"] = np.concatenate(rows)
 
     def __len__(self) -> int:

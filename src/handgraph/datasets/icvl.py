@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Float32
 
@@ -38,7 +39,7 @@ FRAMES = {"train": 331006, "test": 1596, "test_seq_1": 702, "test_seq_2": 894}
 """Lines of the published lists. 73 frames that the training list names are known to be missing."""
 CUBE_MM = 250.0
 # Anything beyond is a background mark, not a reading: the camera was used within arm's length.
-_BACKGROUND_FROM_MM = 10_000.0
+_LAST_MM = 9999.0
 # Nothing but the hand is nearer than this in the recorded sequences.
 _HAND_WITHIN_MM = 500.0
 _MISSING_SHARE = 0.01
@@ -128,7 +129,7 @@ class Icvl:
         index = range(len(self))[index]
         path, uvd = self.depth_path(index), self._uvd[index]
         depth = read_grey_frame(path, SIZE)
-        depth *= depth < _BACKGROUND_FROM_MM
+        cv2.threshold(depth, _LAST_MM, 0, cv2.THRESH_TOZERO_INV, dst=depth)
         center = None if self._centers is None else self._centers[index]
         known = center is not None and bool(np.isfinite(center).all())
         if not known:

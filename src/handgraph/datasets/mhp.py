@@ -56,6 +56,7 @@ FRAMES: dict[str, int] = {}
 _PICTURE = re.compile(r"(\d{1,6})_webcam_([1-4])\.jpg")
 _LABEL = re.compile(r"(\d{1,6})_joints\.txt")
 _FARTHEST_MM = 5000.0
+_MISSING_SHARE = 0.25
 
 
 class Mhp:
@@ -104,14 +105,22 @@ class Mhp:
         self.joints = tuple(int(index) for index in self.order.gather if index >= 0)
         self.root = _find(Path(root))
         self._pictures_in = self.root / "annotated_frames"
-        self.missing = 0
+        self.missing, self._found = 0, (0, 0)
         every = [
             (recording, frame, webcam)
             for recording in RECORDINGS
             for frame, webcam in self._pictures(recording)
         ]
         if not every:
-            raise InputError(f"{self.root / 'annotated_frames'}: holds no labelled picture")
+            raise InputError(
+                f"{self._pictures_in}: holds {self._found[0]} pictures N_webcam_C.jpg and "
+                f"{self._found[1]} labels N_joints.txt, none of one frame; the dataset is copied only in part"
+            )
+        if self.missing > _MISSING_SHARE * (len(every) + self.missing):
+            raise InputError(
+                f"{self._pictures_in}: {self.missing} pictures or labels without the other, {len(every)} "
+                "pictures with their label; the dataset is copied only in part"
+            )
         self._poses = {
             (recording, webcam): self._pose(recording, webcam)
             for recording in RECORDINGS
@@ -180,6 +189,7 @@ class Mhp:
             names = {entry.name for entry in entries}
         labelled = {int(m[1]) for m in map(_LABEL.fullmatch, names) if m is not None}
         pictures = [(int(m[1]), int(m[2])) for m in map(_PICTURE.fullmatch, names) if m is not None]
+        self._found = (self._found[0] + len(pictures), self._found[1] + len(labelled))
         kept = sorted(picture for picture in pictures if picture[0] in labelled)
         self.missing += len(pictures) - len(kept) + len(WEBCAMS) * len(labelled) - len(kept)
         return kept

@@ -114,7 +114,7 @@ def _find(root: Path, split: str) -> Path:
 
 def _pairs(folder: Path) -> list[str]:
     """The pictures that have a label beside them, by name. Raises InputError where some have none."""
-    listed = set(os.listdir(folder))
+    listed = {name for name in os.listdir(folder) if not name.startswith(".")}  # macOS leaves ._ files
     pictures = sorted(name for name in listed if Path(name).suffix.lower() in _PICTURES)
     labels = {Path(name).stem for name in listed if name.endswith(".json")}
     bare = [name for name in pictures if Path(name).stem not in labels]

@@ -11,7 +11,7 @@ from handgraph.camera import PinholeCamera
 from handgraph.datasets.layouts.drawing import hand_3d, picture, project, write_picture
 from handgraph.skeleton import BONES, JOINT_NAMES
 
-SIZE = (640, 480)
+SIZE = (320, 240)
 
 
 def write(
