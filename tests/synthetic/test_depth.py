@@ -163,9 +163,13 @@ def test_written_frames_read_back(tmp_path: Path) -> None:
 
 def test_frames_of_a_larger_set_are_not_left_among_ours(tmp_path: Path) -> None:
     write_dataset(tmp_path, 2, seed=4)
+    for frames, seed in ((1, 4), (2, 5), (3, 4)):
+        with pytest.raises(InputError, match=r"holds 2 frames and their labels\.jsonl already; remove them"):
+            write_dataset(tmp_path, frames, seed)
+    assert len(open_dataset("synthetic", tmp_path)) == 2  # untouched
+    (tmp_path / LABELS_FILE).unlink()  # interrupted
     with pytest.raises(InputError, match=r"holds 1 frames of an earlier set, depth_000001.png the first"):
         write_dataset(tmp_path, 1, seed=4)
-    assert len(open_dataset("synthetic", tmp_path)) == 2  # untouched
     write_dataset(tmp_path, 2, seed=5)
     frame = DepthSynthesizer(5, "test").frame(0)
     assert np.abs(open_dataset("synthetic", tmp_path)[0].joints_mm - frame.joints_mm).max() < 1e-3

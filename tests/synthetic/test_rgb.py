@@ -167,7 +167,7 @@ def test_written_colour_and_depth_read_back(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "set" / "labels.jsonl").read_text().splitlines()[0])
     assert (record["image"], record["file"]) == ("image_000000.jpg", "depth_000000.png")
     assert len(record["boxes"]) == len(record["sides"]) == len(frames[0].hands)
-    with pytest.raises(InputError, match=r"holds 4 frames of an earlier set, depth_000001.png the first"):
+    with pytest.raises(InputError, match=r"holds 6 frames and their labels\.jsonl already"):
         write_dataset(tmp_path / "set", 1, modality="both")
     assert (tmp_path / "set" / "labels.jsonl").exists()
 

@@ -54,7 +54,8 @@ def write_dataset(
 
     Raises:
         ConfigError: an unknown modality, n below one, or backgrounds for depth.
-        InputError: `out` cannot be written, or holds frames of another set.
+        InputError: `out` cannot be written, holds a whole set, or frames that this one would not replace
+            (those of the same set, interrupted, are replaced).
     """
     if modality not in MODALITIES:
         raise ConfigError(f"modality {modality!r}: expected one of {', '.join(MODALITIES)}")
@@ -82,10 +83,15 @@ def write_dataset(
 
 
 def _refuse_strangers(folder: Path, names: set[str]) -> None:
-    """Frames of an earlier, larger or other set would stand unlabelled among ours."""
+    """A whole set is not written over; frames of a larger one that was interrupted would stand among ours."""
     if not folder.is_dir():
         return
     present = sorted(path.name for path in folder.iterdir() if _FRAME_FILE.fullmatch(path.name))
+    if present and (folder / LABELS_FILE).is_file():
+        raise InputError(
+            f"{folder}: holds {len(present)} frames and their {LABELS_FILE} already; remove them or choose "
+            "another folder"
+        )
     strangers = [name for name in present if name not in names]
     if strangers:
         raise InputError(
