@@ -183,7 +183,10 @@ def _evaluation_data(
     if args.root is None:
         raise ConfigError(f"--data {args.data}: give --root, the folder that holds the data set")
     splits = names()[kind]
-    dataset = open_dataset(kind, args.root, split or ("all" if "all" in splits else "test"))
+    chosen = split or ("all" if "all" in splits else "test")
+    if args.partial:
+        say("evaluate", f"{args.data}: of what is there; not the published split's figures")
+    dataset = open_dataset(kind, args.root, chosen, partial=args.partial)
     if len(dataset.joints) != joints:
         raise ConfigError(
             f"--data {args.data} has {len(dataset.joints)} joints, this model predicts {joints}"
@@ -497,6 +500,9 @@ def _parser() -> argparse.ArgumentParser:
         help="synthetic, or a data set with --root",
     )
     evaluate.add_argument("--root", metavar="DIR", help="the folder that holds the data set")
+    evaluate.add_argument(
+        "--partial", action="store_true", help="the data set was copied in part on purpose: take what is there"
+    )
     evaluate.add_argument("--samples", type=whole_number, metavar="N", help="measure only the first N")
     evaluate.add_argument("--seed", type=seed, default=0, help="of the synthetic set")
 
