@@ -200,6 +200,16 @@ def test_intervals_cover_seeds():
     assert np.mean(three) == pytest.approx(samples.mean(), abs=0.01)
 
 
+def test_intervals_of_pictures_of_few_people_are_of_the_people():
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(16), 50)
+    own = random.normal(0, 5, 16)
+    values = 20 + own[people] + random.normal(0, 0.1, 800)
+    as_pictures, as_people = (np.diff(interval(values[None], of))[0] for of in (None, people))
+    assert as_people == pytest.approx(2 * 1.96 * own.std() / 4, rel=0.15)
+    assert as_people > 5 * as_pictures
+
+
 def test_printed_rows_cannot_decide():
     table = TABLES["jgr:5"]
     decided = module._decide(table.claims[0], table, {"JGR-P2O": measured([8.0, 9.0])})

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from handgraph.errors import ConfigError
 from handgraph.evaluation.measures import Measures, inputs
@@ -58,6 +58,8 @@ class Measured:
     beside: Mapping[str, float] = field(default_factory=dict)
     """The row's further figures."""
     curve: Float[np.ndarray, " t"] | None = None
+    people: Shaped[np.ndarray, " b"] | None = None
+    """Whose hand each sample shows, where it matters that they are few: then people are resampled."""
 
     @property
     def figure(self) -> float:
@@ -267,12 +269,14 @@ class Trial:
         module, _, config, _ = load_system(runs[-1] / "best")
         system, metric = find_system(row.system or ""), row.metric or self.table.metric
         beside: dict[str, float] = {}
-        curve = None
+        curve = people = None
         if row.system == "identity_mesh":
             key = (runs[-1], row.optimise, row.people, row.k, row.attention, metric)
             if key not in self._answers:
                 self._answers |= self._of_people(row, metric, runs[-1], module, config)
             values = self._answers[key]
+            subjects = self._subjects(config.input_size)
+            people = subjects if len(values) == len(subjects) else None
         else:
             values, curve, beside = measure_samples(
                 folded(module),
@@ -283,7 +287,9 @@ class Trial:
                 row.beside,
             )
         parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-        return Measured(values[None], parameters, minutes, tuple(run.name for run in runs), beside, curve)
+        return Measured(
+            values[None], parameters, minutes, tuple(run.name for run in runs), beside, curve, people
+        )
 
     def _of_people(self, row: Row, metric: Metric, run: Path, module: Any, config: Any) -> dict[Any, Any]:
         """The answers of an identity-aware mesh, by what was asked for: errors of images, or of people."""
@@ -463,7 +469,7 @@ def _document(
             found = measured[row.name]
             entry |= {
                 "ours": found.figure,
-                "interval95": interval(found.values),
+                "interval95": interval(found.values, found.people),
                 "n": found.values.shape[1],
                 "parameters": found.parameters,
                 "minutes": round(found.minutes, 2),
@@ -498,11 +504,12 @@ def _document(
 def _decide(claim: Claim, table: Table, measured: Mapping[str, Measured]) -> dict[str, Any]:
     """Whether a claim of the text holds here: true, false, or null where the samples cannot tell."""
     if claim.below is not None:
-        low, high = interval(measured[claim.better].values)
+        row = measured[claim.better]
+        low, high = interval(row.values, row.people)
         return {
             "claim": f"{claim.better} below {claim.below:g}",
             "holds": True if high < claim.below else False if low > claim.below else None,
-            "figure": measured[claim.better].figure,
+            "figure": row.figure,
             "interval95": [low, high],
         }
     words = f"{claim.better} {'about as good as' if claim.ties else 'better than'} {claim.worse}"
@@ -512,7 +519,7 @@ def _decide(claim: Claim, table: Table, measured: Mapping[str, Measured]) -> dic
     better, worse = measured[claim.better].values, measured[claim.worse].values
     metric = table.row(claim.better).metric or table.metric
     gain = (better - worse) * (1 if metric in HIGHER_IS_BETTER else -1)
-    low, high = interval(gain)
+    low, high = interval(gain, measured[claim.better].people)
     entry |= {"gain": float(np.nanmean(gain)), "interval95": [low, high]}
     if claim.ties:
         # A tenth of the figure itself is "similar"; the papers' own ties lie within 2 %.
@@ -522,8 +529,10 @@ def _decide(claim: Claim, table: Table, measured: Mapping[str, Measured]) -> dic
     return entry | {"holds": True if low > 0 else False if high < 0 else None}
 
 
-def interval(values: Float[np.ndarray, "s b"]) -> list[float]:
-    """95 % interval of the mean: over samples by resampling, with several seeds over those too."""
+def interval(values: Float[np.ndarray, "s b"], people: Shaped[np.ndarray, " b"] | None = None) -> list[float]:
+    """95 % interval of the mean: over samples or people by resampling, with several seeds over those too."""
+    if people is not None:
+        values = np.stack([np.nanmean(values[:, people == one], axis=1) for one in np.unique(people)], axis=1)
     each = np.nanmean(values, axis=0)
     each = each[np.isfinite(each)]
     random = np.random.default_rng(0)
