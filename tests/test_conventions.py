@@ -13,8 +13,11 @@ import roma
 import torch
 
 import handgraph as hg
+from handgraph.conventions import OPENGL_FROM_OPENCV, mirrored
+from handgraph.formats.clip import Clip, ClipFrame, ClipHand, Conventions
 from handgraph.hand_model import HandLayer, load_open_hand
 from handgraph.images import to_network
+from handgraph.rotations import from_axis_angles, to_matrices
 from handgraph.skeleton import JOINT_NAMES, MANO, RHD, STB
 
 CAMERA = hg.PinholeCamera(588.03, 587.07, 320.0, 240.0)
@@ -275,3 +278,52 @@ def test_convention_crop_frame_turns_with_the_crop():
     np.testing.assert_allclose(turned.crop_from_camera @ [30.0, 0.0, 5.0], [0.0, 30.0, 5.0], atol=0.1)
     mirrored = hg.Crop.window((300.0, 200.0, 80.0, 80.0), 96, CAMERA, mirrored=True)
     np.testing.assert_allclose(mirrored.crop_from_camera @ [30.0, 0.0, 5.0], [-30.0, 0.0, 5.0], atol=1e-9)
+
+
+def test_convention_opengl_axes_are_half_a_turn_about_x(open_hand):
+    turn = np.diag(OPENGL_FROM_OPENCV)
+    np.testing.assert_allclose(turn, roma.rotvec_to_rotmat(torch.tensor([np.pi, 0, 0])).numpy(), atol=1e-6)
+    right = posed(open_hand, fist(open_hand))
+    assert handedness(right @ turn.T) > 0
+    # Wrong reading: only y turned over makes a left hand.
+    assert handedness(right * [1, -1, 1]) < 0
+
+
+def test_convention_quaternions_say_their_order():
+    quarter = np.zeros((16, 3))
+    quarter[0] = [0, 0, np.pi / 2]
+    numbers = from_axis_angles("quaternion_wxyz", quarter)[0]
+    np.testing.assert_allclose(numbers[0], [np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
+    np.testing.assert_allclose(to_matrices("quaternion_wxyz", numbers)[0] @ [1, 0, 0], [0, 1, 0], atol=1e-12)
+    # Wrong reading: a quarter turn about x, just as valid.
+    wrong = to_matrices("quaternion_xyzw", numbers)[0]
+    np.testing.assert_allclose(wrong @ [0, 1, 0], [0, 0, 1], atol=1e-12)
+
+
+def test_convention_6d_is_two_columns():
+    turned = np.zeros((16, 3))
+    turned[0] = [0.3, -0.5, 0.8]
+    matrix = to_matrices("axis_angle", turned)[0]
+    numbers = from_axis_angles("6d", turned)[0][0]
+    np.testing.assert_allclose(numbers, [*matrix[:, 0], *matrix[:, 1]])
+    # Wrong reading: taken as rows it is the inverse turn.
+    rows = np.stack([numbers[:3], numbers[3:], np.cross(numbers[:3], numbers[3:])])
+    np.testing.assert_allclose(rows, matrix.T, atol=1e-12)
+
+
+def test_convention_zero_pose_is_the_flat_hand(open_hand):
+    flat = posed(open_hand)
+    mean = torch.cat([torch.zeros(3), torch.tensor(open_hand.model.hands_mean)])[None].double()
+    # Wrong reading: with the mean hand as zero the fingertips are centimetres away.
+    assert np.linalg.norm(posed(open_hand, mean)[8:21:4] - flat[8:21:4], axis=1).min() > 20
+    from_mean = HandLayer(load_open_hand(), flat_hand_mean=False, dtype=torch.float64)
+    np.testing.assert_allclose(posed(from_mean), posed(open_hand, mean), atol=1e-6)
+
+
+def test_convention_mirroring_takes_the_last_pixel_to_the_first():
+    hand = ClipHand(side="right", points_px=np.tile([0.0, 5.0], (21, 1)))
+    clip = Clip(Conventions(order="openpose"), (ClipFrame(0, (hand,), size_px=(640, 480)),))
+    assert mirrored(clip).hands[0].points_px[0].tolist() == [639, 5]
+    # Wrong reading: width - u is a pixel too far, outside the picture; at 700 mm that is 1.2 mm.
+    ends = CAMERA.xyz_from_uvd(np.array([[639.0, 5, 700], [640.0, 5, 700]]))
+    assert ends[1, 0] - ends[0, 0] == pytest.approx(1.19, abs=1e-2)
