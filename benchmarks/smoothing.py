@@ -8,6 +8,8 @@ to each side), at 30 frames a second; every frame has sensor noise of its own. D
 dropped at a tenth of the depth edges, whole millimetres. Photographs: shot noise of a dim room, 7 of 255 grey
 levels at middle grey. The hands are found and tracked as `predict` does it.
 
+Before both come the filters alone, on keypoints of which each coordinate errs by itself.
+
 Jitter is the rms distance of a joint's places to their mean, after the first second. Lag is the phase of the
 joints' sway against that of the picture, amplitude their sway over the picture's.
 """
@@ -26,6 +28,7 @@ from _bench import arguments, machine, report
 import handgraph
 from handgraph.camera import PinholeCamera
 from handgraph.formats.lines import FrameHands
+from handgraph.hand import Hand
 from handgraph.images import read_depth, read_image
 from handgraph.smoothing import NAMES, describe, smooth
 from handgraph.tracking import Follower
@@ -155,6 +158,40 @@ def measure(kind: str, files: list[str]) -> list[dict[str, object]]:
     ]
 
 
+def white_noise(noise_px: float) -> list[dict[str, object]]:
+    """The filters alone: a hand 180 px long, of whose keypoints each coordinate errs by itself."""
+    rng = np.random.default_rng(0)
+    shape = rng.uniform(-1, 1, (21, 2)) * [45, 90] + [320, 240]
+    times = np.arange(MOVING) / FPS
+    moves = 64 * np.sin(2 * np.pi * SWAY_HZ * times)
+
+    def clip(shifts: np.ndarray) -> list[FrameHands]:
+        return [
+            FrameHands(
+                k,
+                k / FPS,
+                (Hand("right", 0.9, shape + [x, 0] + noise_px * rng.normal(size=(21, 2)), np.zeros(4)),),
+                (1,),
+            )
+            for k, x in enumerate(shifts)
+        ]
+
+    still, moving = clip(np.zeros(STILL)), clip(moves)
+    rows = []
+    for name in NAMES:
+        calm = jitter(list(smooth(still, name)), "keypoints_px")
+        _, places = main_track(list(smooth(moving, name)), "keypoints_px")
+        phase = sway(times, places[..., 0].mean(axis=1)) / sway(times, moves)
+        lag_s = float(-np.angle(phase) / (2 * np.pi * SWAY_HZ))
+        row: dict[str, object] = {"input": f"{noise_px:g} px of noise", "smooth": name}
+        row |= {"jitter_px": round(calm or 0.0, 4), "jitter_mm": None, "lag_ms": round(1e3 * lag_s, 4)}
+        rows.append(
+            row
+            | {"lag_frames": round(FPS * lag_s, 4), "amplitude": round(float(abs(phase)), 4), "found": 1.0}
+        )
+    return rows
+
+
 def main() -> None:
     """Measure both kinds of picture and print."""
     args = arguments(str(__doc__).partition("\n")[0])
@@ -170,7 +207,10 @@ def main() -> None:
         "fps": FPS,
         "files": files,
         "settings": {name: describe(name) for name in NAMES},
-        "rows": [row for kind, names in files.items() for row in measure(kind, names)],
+        "rows": [
+            *white_noise(1.0),
+            *(row for kind, names in files.items() for row in measure(kind, names)),
+        ],
     }
     report(document, args.json)
 
