@@ -86,6 +86,26 @@ def test_a_photograph_gives_what_load_gives(client: TestClient) -> None:
         assert response.json()["images"][0]["hands"] == expected
 
 
+def test_several_hands_come_as_load_gives_them(client: TestClient) -> None:
+    """Two hands in one depth frame, side by side, and two in one photograph."""
+    depth = read_depth(DEPTH).depth_mm
+    both = np.hstack([depth, depth[:, ::-1]]).astype(np.uint16)
+    content = cv2.imencode(".png", both)[1].tobytes()
+    camera = hg.PinholeCamera(588.0, 587.0, 639.5, 239.5)
+    for most in (1, 2):
+        expected = hg.load("jgr_p2o")(both.astype(np.float32), camera=camera, most=most)
+        answer = client.post(f"/api/predict?camera=588,587,639.5,239.5&hands={most}", content=content).json()
+        assert answer["images"][0]["hands"] == [hand.to_dict() for hand in expected]
+    photo = read_image(PHOTO)
+    pair = np.hstack([photo, photo[:, ::-1]])
+    content = cv2.imencode(".png", pair[..., ::-1])[1].tobytes()
+    expected = hg.load("siapose")(pair)
+    answer = client.post("/api/predict", content=content).json()
+    assert answer["images"][0]["hands"] == [hand.to_dict() for hand in expected]
+    first = client.post("/api/predict?hands=1", content=content).json()
+    assert first["images"][0]["hands"] == [hand.to_dict() for hand in expected[:1]]
+
+
 def test_no_hand_is_an_answer(client: TestClient) -> None:
     grey = cv2.imencode(".jpg", np.full((120, 160, 3), 128, np.uint8))[1].tobytes()
     response = client.post("/api/predict", content=grey)
@@ -245,6 +265,7 @@ def test_clips_are_bounded(client: TestClient) -> None:
         ({"box": "9000,9000,5,5"}, 422, "box"),
         ({"camera": "0,0,0,0"}, 422, "camera"),
         ({"depth_scale": "-1"}, 422, "depth_scale '-1'"),
+        ({"hands": "0"}, 422, "hands '0'"),
         ({"format": "exe"}, 422, "format 'exe'"),
         ({"mesh": "perhaps"}, 422, "mesh 'perhaps'"),
         ({"colour": "red"}, 422, "colour 'red'"),

@@ -456,7 +456,9 @@ def _plain_schema(value: dict[str, Any]) -> dict[str, Any]:
     """A setting's schema as it is sent: four numbers are one text, and nothing is null."""
     kinds = [one for one in value.get("anyOf", [value]) if one.get("type") != "null"]
     plain = {
-        key: kinds[0][key] for key in ("type", "enum", "maxLength", "exclusiveMinimum") if key in kinds[0]
+        key: kinds[0][key]
+        for key in ("type", "enum", "maxLength", "minimum", "maximum", "exclusiveMinimum")
+        if key in kinds[0]
     }
     if plain.get("type") == "array":
         plain = {"type": "string", "pattern": r"^[^,]+(,[^,]+){3}$"}

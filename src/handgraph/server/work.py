@@ -85,6 +85,9 @@ class Settings(BaseModel):
     depth_scale: Annotated[float | None, BeforeValidator(_none)] = Field(
         None, gt=0, description="millimetres a unit of a depth file"
     )
+    hands: Annotated[int | None, BeforeValidator(_none)] = Field(
+        None, ge=1, le=20, description="how many hands there may be (photographs: all; depth frames: one)"
+    )
     mesh: bool = Field(False, description="fit the hand model to the joints: vertices, pose and shape")
     subject: Annotated[str | None, BeforeValidator(_none)] = Field(
         None, description="whose hand it is: the JSON that /api/personalize answers under `subject`"
@@ -199,12 +202,15 @@ def predict(
     if isinstance(estimate, ColourEstimator):
         frame = read_image(path)
         deadline.check()
-        hands = estimate(frame, camera=camera, box=settings.box, side=settings.side, subject=subject)
+        hands = estimate(frame, camera=camera, box=settings.box, side=settings.side, subject=subject)[
+            : settings.hands
+        ]
     else:
         image = read_depth(path, settings.depth_scale)
         frame, camera = image.depth_mm, camera or image.camera
         deadline.check()
-        hands = estimate(frame, camera=camera, box=settings.box, side=settings.side or "right")
+        side, most = settings.side or "right", settings.hands or 1
+        hands = estimate(frame, camera=camera, box=settings.box, side=side, most=most)
         if camera is None:
             notes.append(_assumed(frame))
         if subject is not None and not settings.mesh:
@@ -233,7 +239,9 @@ def _predict_clip(
                 f"only the clip's first {times[-1]:.1f} s were looked at: a request may take no longer"
             )
             break
-        hands = estimate(frame, camera=camera, box=settings.box, side=settings.side, subject=subject)
+        hands = estimate(frame, camera=camera, box=settings.box, side=settings.side, subject=subject)[
+            : settings.hands
+        ]
         hands = _finished(hands, settings, subject, notes)
         height, width = frame.shape[:2]
         images.append(ImageHands(f"{path.name}#{index}", tuple(hands), size_px=(width, height)))

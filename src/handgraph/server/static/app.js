@@ -34,7 +34,7 @@ async function ask(path, body, signal) {
 function settings() {
   const form = new FormData(), value = name => options.elements[name].value.trim();
   const four = name => [0, 1, 2, 3].map(i => value(name + i));
-  for (const name of ["model", "side", "depth_scale"]) if (value(name)) form.set(name, value(name));
+  for (const name of ["model", "side", "depth_scale", "hands"]) if (value(name)) form.set(name, value(name));
   for (const name of ["box", "camera"]) {
     const numbers = four(name);
     if (numbers.every(Boolean)) form.set(name, numbers.join(","));
@@ -372,7 +372,7 @@ function downloads() {
 
 async function personalize(files) {
   const form = settings();
-  for (const name of ["box", "subject", "mesh"]) form.delete(name);
+  for (const name of ["box", "hands", "subject", "mesh"]) form.delete(name);
   for (const file of files) form.append("files", file, file.name);
   say("person-status", `Looking at ${files.length} picture${files.length > 1 ? "s" : ""}…`);
   list("person-problems", []);
@@ -429,6 +429,7 @@ function settingsSaid() {
   if (value("box0")) parts.push("box");
   if (value("camera0")) parts.push("camera");
   if (value("depth_scale")) parts.push(`${value("depth_scale")} mm a unit`);
+  if (value("hands")) parts.push(`${value("hands")} hand${value("hands") === "1" ? "" : "s"} at most`);
   if (options.elements.mesh.checked) parts.push("mesh");
   $("settings-said").textContent = parts.join(", ");
 }
