@@ -101,19 +101,20 @@ def _stated(document: Mapping[str, Any]) -> str:
         "## Sizes and speeds that the papers state",
         "",
         "Parameters are those of the papers' configurations. Milliseconds are one image's, of this machine",
-        "beside the papers' GPUs: they cannot hold or fail, shares of them can.",
+        "beside the papers' GPUs: they cannot hold or fail, shares of them can. A size holds within half of its",
+        "last printed digit, and a tenth more for its rounding; a share within five percentage points.",
         "",
         "| paper | the text says | paper | here | |",
         "|---|---|---|---|---|",
     ]
     for one in document["stated"]:
         verdict = VERDICTS[one["holds"]] if one["comparable"] else "other hardware"
-        unit = f" {one['unit']}" if one["unit"] else ""
+        ours = f"{one['ours']:.4g}" if one["unit"] == "M" else _short(one["ours"])
         cells = [
             one["paper"],
             one["text"],
-            f"{_short(one['printed'])}{unit}",
-            f"{_short(one['ours'])}{unit}",
+            f"{one['printed']:g} {one['unit']}",
+            f"{ours} {one['unit']}",
             verdict,
         ]
         lines.append("| " + " | ".join(cells) + " |")
