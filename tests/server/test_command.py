@@ -7,8 +7,11 @@ import pytest
 from handgraph.cli import main
 from handgraph.server.command import _own_names, _workers
 
+from .conftest import need_loopback
+
 
 def test_a_port_that_is_taken_or_none(capsys: pytest.CaptureFixture[str]) -> None:
+    need_loopback()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         taken.listen()

@@ -73,16 +73,17 @@ def check_upload(name: str, content: bytes, limits: Limits) -> Upload:
     if content.startswith(PNG):
         if len(content) < 33:
             raise Refused(422, f"{name}: the PNG is cut short; copy it again")
-        _check_pixels(name, *struct.unpack_from(">II", content, 16), limits)
+        width, height = struct.unpack_from(">II", content, 16)
+        _check_pixels(name, width, height, limits)
         return "png"
     if content.startswith(JPEG):
-        _check_pixels(name, *_jpeg_size(name, content), limits)
+        _check_pixels(name, *_jpeg_size(name, content), limits=limits)
         return "photo"
     if content.startswith(b"BM"):
-        _check_pixels(name, *_bmp_size(name, content), limits)
+        _check_pixels(name, *_bmp_size(name, content), limits=limits)
         return "photo"
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        _check_pixels(name, *_webp_size(name, content), limits)
+        _check_pixels(name, *_webp_size(name, content), limits=limits)
         return "photo"
     if content.startswith(NPY):
         return "depth"  # as large as it is: `read_depth` compares its header with that

@@ -231,7 +231,9 @@ def _predict_clip(
 ) -> Result:
     assert isinstance(estimate, ColourEstimator)
     camera = PinholeCamera(*settings.camera) if settings.camera else None
-    images, times, notes = [], [], list[str]()
+    images: list[ImageHands] = []
+    times: list[float] = []
+    notes: list[str] = []
     for index, (time_s, frame) in enumerate(read_frames(path, limits)):
         deadline.check()
         if times and deadline.nearly_over:
