@@ -178,6 +178,7 @@ def test_folders_patterns_and_files_in_their_order(tmp_path, clip):
         Unusable(str(tmp_path / "*.gif"), f"{tmp_path / '*.gif'}: no file is called so"),
         Pictures("c.png", ("c.png",)),
     ]
+    assert sources([str(clip), "a.png"]) == [str(clip), Pictures("a.png", ("a.png",))]
     (tmp_path / "empty").mkdir()
     (nothing,) = sources([str(tmp_path / "empty")])
     assert "the folder holds no picture, depth frame or video" in nothing.reason

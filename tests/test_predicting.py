@@ -387,6 +387,22 @@ def test_depth_frames_of_a_folder_are_a_clip_at_a_rate(capfd, monkeypatch, tmp_p
     assert len(list(Video(tmp_path / "out" / "overlay.mp4"))) == 7
 
 
+def test_what_is_named_first_chooses_the_model(capfd, monkeypatch, clip, tmp_path):
+    asked = []
+
+    def load(name, **_):
+        asked.append(name)
+        return SquareEstimator()
+
+    monkeypatch.setattr("handgraph.estimator.load", load)
+    depth, photo = str(tmp_path / "depth.png"), str(tmp_path / "photo.png")
+    cv2.imwrite(depth, np.full((64, 96), 500, np.uint16))
+    cv2.imwrite(photo, picture({})[..., ::-1])
+    for files in ([depth, clip], [clip, depth], [photo, depth]):
+        run(capfd, *files, "--end", "0.1")
+    assert asked == ["jgr_p2o", "siapose", "siapose"]
+
+
 def test_a_depth_system_refuses_a_video(capfd, monkeypatch, clip):
     monkeypatch.setattr("handgraph.estimator.load", lambda *_, **__: DepthSquares())
     code, _, err = run(capfd, clip)

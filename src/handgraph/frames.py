@@ -270,8 +270,10 @@ def sources(arguments: Sequence[str], fps: float | None = None) -> list[Pictures
 
 def _groups(name: str, files: Sequence[str], fps: float | None) -> list[Pictures | str]:
     pictures = [file for file in files if not is_video(file)]
-    first = [Pictures(name or pictures[0], tuple(pictures), fps or ASSUMED_FPS)] if pictures else []
-    return [*first, *(file for file in files if is_video(file))]
+    together = [Pictures(name or pictures[0], tuple(pictures), fps or ASSUMED_FPS)] if pictures else []
+    videos = [file for file in files if is_video(file)]
+    # What is named first says which model to use where none is named.
+    return [*videos, *together] if is_video(files[0]) else [*together, *videos]
 
 
 def is_video(path: str) -> bool:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> Answer:
         clips.append(Webcam(args.webcam))
     if not any(not isinstance(clip, Unusable) for clip in clips):
         _only_for_clips(args)
-    job.load(pictures, clips)
+    job.load(groups)
     spool = tempfile.TemporaryDirectory(prefix="handgraph-")
     try:
         results = [_unusable(clip, args) for clip in clips if isinstance(clip, Unusable)]
@@ -110,20 +110,15 @@ class _Job:
         self.out = folder(args.out) if args.out else None
         self.person: Subject | None = None
 
-    def load(self, pictures: Sequence[str], clips: Sequence[object]) -> None:
-        """Load the model that is named, or the one that the first picture or clip calls for."""
+    def load(self, groups: Sequence[Pictures | Unusable | str]) -> None:
+        """Load the model that is named, or the one that what comes first calls for."""
         from handgraph.estimator import load
 
         args = self.args
         name = args.model
         if name is None and args.checkpoint is None:
-            first = next((clip for clip in clips if not isinstance(clip, Unusable)), None)
-            if pictures:
-                name = default_model(pictures[0])
-            elif isinstance(first, Pictures):
-                name = default_model(first.files[0])
-            else:
-                name = DEFAULT_COLOUR
+            first = next((group for group in groups if not isinstance(group, Unusable)), None)
+            name = default_model(first.files[0]) if isinstance(first, Pictures) else DEFAULT_COLOUR
         self.estimate: Any = load(name, checkpoint=args.checkpoint, runtime=args.runtime)
         if args.subject:
             from handgraph.subject import read_subject
