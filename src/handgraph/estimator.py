@@ -46,8 +46,12 @@ LEAST_PLAUSIBILITY = 0.03
 """A hand that nobody has pointed out must be at least so plausible (`_plausibility`)."""
 MORE_CANDIDATES = 3
 """Places that the network looks at for every hand that a frame may show, where that is more than one."""
-NEXT_PLAUSIBILITY = 0.1
-"""A further hand must be so plausible, over the most plausible one."""
+NEXT_PLAUSIBILITY = 0.3
+"""A further hand must be so plausible, over the most plausible one.
+
+On 40 synthetic frames of two hands 60 of the 80 are found and 4 mistakes made (0.1: 62 and 7, 0.6: 51 and 2);
+asked for two where there is one, 9 in 40.
+"""
 APART_MM = 60.0
 """Hands whose joints lie nearer, in the mean, are the same."""
 SMALLEST_HAND_MM = 300.0
