@@ -173,8 +173,8 @@ def test_folders_patterns_and_files_in_their_order(tmp_path, clip):
     assert groups == [
         Pictures("a.png", ("a.png", "b.png")),
         str(clip),
-        Pictures(str(folder), tuple(ordered)),
         str(folder / "clip.mp4"),
+        Pictures(str(folder), tuple(ordered)),
         Unusable(str(tmp_path / "*.gif"), f"{tmp_path / '*.gif'}: no file is called so"),
         Pictures("c.png", ("c.png",)),
     ]

@@ -399,7 +399,7 @@ def test_what_is_named_first_chooses_the_model(capfd, monkeypatch, clip, tmp_pat
     cv2.imwrite(depth, np.full((64, 96), 500, np.uint16))
     cv2.imwrite(photo, picture({})[..., ::-1])
     for files in ([depth, clip], [clip, depth], [photo, depth]):
-        run(capfd, *files, "--end", "0.1")
+        run(capfd, *files)
     assert asked == ["jgr_p2o", "siapose", "siapose"]
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from handgraph.shapes import UInt8
 
 from handgraph.errors import FormatError, InputError, MissingExtraError
 from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE, read_image
+from handgraph.shapes import UInt8
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".ogv"]
