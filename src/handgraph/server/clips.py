@@ -23,7 +23,7 @@ def read_frames(path: Path, limits: Limits) -> Iterator[tuple[float, np.ndarray]
     try:
         import av
     except ImportError:
-        raise MissingExtraError("reading clips needs PyAV: pip install av") from None
+        raise MissingExtraError("reading clips needs PyAV: pip install 'handgraph[video]'") from None
 
     name = path.name
     with path.open("rb") as file:
