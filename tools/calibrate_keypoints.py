@@ -2,10 +2,11 @@
 
     python tools/calibrate_keypoints.py CHECKPOINT OUT.safetensors [SAMPLES]
 
-For the 2D systems whose confidence is a logistic curve over a map's peak (`PeakConfidence`: cpm,
-hourglass, siapose). The fit makes it the probability that a keypoint is within a tenth of the hand's box of
-the truth, over synthetic validation images. OUT holds the same weights with the curve's two numbers. What is
-printed is of the test split: subjects that neither training nor this fit has seen.
+For systems whose confidence in a keypoint is a logistic curve over a map's peak (`PeakConfidence`: cpm,
+hourglass, siapose, and identity_mesh's detector). The fit makes it the probability that a keypoint is within
+a tenth of the hand's box of the truth, over synthetic validation images. OUT holds the same weights with the
+curve's two numbers. What is printed is of the test split: subjects that neither training nor this fit has
+seen.
 """
 
 import sys
@@ -29,7 +30,7 @@ def peaks_and_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Height of the peak, and error over the box's longer side, of every known keypoint."""
     network, images = folded(module), RgbSynthesizer(0, split, size)
-    network.get_submodule("confidence").curve.copy_(torch.tensor([0.0, 1.0]))  # type: ignore[operator]
+    curve_of(network).copy_(torch.tensor([0.0, 1.0]))
     peaks, errors = [], []
     for start in range(0, samples, BATCH):
         batch = images.batch(range(start, min(start + BATCH, samples)))
@@ -37,9 +38,15 @@ def peaks_and_errors(
             output = network(batch["image"])
         uv, known = batch["uv"], batch["known"]
         side = (uv.amax(dim=1) - uv.amin(dim=1)).amax(dim=-1)[:, None]
-        peaks.append(output.confidence.double().logit()[known])
+        sure = getattr(output, "sureness", output.confidence)
+        peaks.append(sure.double().logit()[known])
         errors.append(((output.uv - uv).norm(dim=-1) / side)[known])
     return torch.cat(peaks).numpy(), torch.cat(errors).double().numpy()
+
+
+def curve_of(module: torch.nn.Module) -> torch.Tensor | None:
+    """The two numbers of its curve; None for a system without one."""
+    return next((part.curve for part in module.modules() if type(part) is PeakConfidence), None)
 
 
 def fit(peak: np.ndarray, good: np.ndarray) -> tuple[float, float]:
@@ -56,12 +63,12 @@ def fit(peak: np.ndarray, good: np.ndarray) -> tuple[float, float]:
 def main(checkpoint: str, out: str, samples: str = "2048") -> None:
     """Fit on validation, write, report on test."""
     module, name, config, meta = load_system(checkpoint)
-    confidence = getattr(module, "confidence", None)
-    if not isinstance(confidence, PeakConfidence) or find_system(name).INPUT != "colour":
+    curve = curve_of(module)
+    if curve is None or find_system(name).INPUT != "colour":
         sys.exit(f"{checkpoint}: {name} has no confidence from the peaks of heat maps")
     peak, error = peaks_and_errors(module, config.input_size, "validation", int(samples))
     offset, slope = fit(peak, error <= WITHIN_SIDE)
-    confidence.curve.copy_(torch.tensor([offset, slope]))
+    curve.copy_(torch.tensor([offset, slope]))
     kept = {key: meta[key] for key in ("recipe", "metrics") if key in meta}
     save_weights(Path(out), module, name, config, meta=kept)
     print(f"curve: offset {offset:.2f}, slope {slope:.2f}; written to {out}")
