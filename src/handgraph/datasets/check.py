@@ -53,8 +53,8 @@ class Check:
         left_out = getattr(dataset, "left_out", 0)
         if left_out > _LEFT_OUT * found:
             self.problems.append(
-                f"{split}: {left_out} crops are listed or there, not both, beside {found} that are: copied only "
-                "in part?"
+                f"{split}: {left_out} crops are listed or there, not both, beside {found} that are: "
+                "copied only in part?"
             )
         path_of = getattr(dataset, "image_path", None) or getattr(dataset, "depth_path", None)
         absent = [i for i in range(len(dataset)) if path_of is not None and not path_of(i).is_file()]
