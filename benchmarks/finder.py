@@ -186,8 +186,9 @@ def measure(
         for name, answer in systems.items():
             rows[case][name].update(boxes, sides, answer(image))
 
-    for case, image, boxes, sides in photographs(cases):
-        add(case, image, boxes, sides)
+    if cases:  # no name at all would be every case
+        for case, image, boxes, sides in photographs(cases):
+            add(case, image, boxes, sides)
     for image in empty_scenes(empty):
         add("empty_scenes", image, [], [])
     for index in range(empty):
