@@ -476,11 +476,10 @@ def _confidence(output: Output) -> Float[Tensor, "b 21"]:
     """How probable the classifier finds the blocks within a quarter of a block from the regressed joint."""
     assert output.scores_2d is not None
     along = isqrt(output.scores_2d.shape[-1])
-    if output.overlapped:
-        starts = torch.arange(along, device=output.uv.device) / (along + 1)
-        side = 2 / (along + 1)
-    else:
-        starts, side = torch.arange(along, device=output.uv.device) / along, 1 / along
+    # Overlapping blocks are two of along + 1 wide. No branch: an exporter cannot follow one on a tensor.
+    overlapped = output.overlapped.float()
+    starts = torch.arange(along, device=output.uv.device) / (along + overlapped)
+    side = (1 + overlapped) / (along + overlapped)
     point = output.uv.detach().clamp(0, 1)[..., None]
     x, y = ((starts - side / 4 <= point) & (point <= starts + 1.25 * side)).unbind(dim=-2)
     about = (x[..., :, None] & y[..., None, :]).flatten(2)
