@@ -715,11 +715,19 @@ def _pose(rig, rotations, translation, shape, posed):
 
 @nb.njit(nogil=True, cache=True)
 @no_type_check
+def _copy(target, source):
+    """`target[:] = source`, which takes seconds to compile for what it says of unequal shapes."""
+    for index in np.ndindex(source.shape):
+        target[index] = source[index]
+
+
+@nb.njit(nogil=True, cache=True)
+@no_type_check
 def _posed_joints(rig, rotations, translation, shape, joints):
     posed = _work()
     for n in range(len(rotations)):
         _pose(rig, rotations[n], translation[n], shape[n], posed)
-        joints[n] = posed.points
+        _copy(joints[n], posed.points)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -728,7 +736,9 @@ def _posed_frames(rig, rotations, translation, shape, frames, points, rest):
     posed = _work()
     for n in range(len(rotations)):
         _pose(rig, rotations[n], translation[n], shape[n], posed)
-        frames[n], points[n], rest[n] = posed.frames, posed.points[:16], posed.rest
+        _copy(frames[n], posed.frames)
+        _copy(points[n], posed.points[:16])
+        _copy(rest[n], posed.rest)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -1176,7 +1186,7 @@ def _fit(
                     if turn if k == 0 else fingers:
                         _turn(own[k], step[at], step[at + 1], step[at + 2], turns[k])
                     else:
-                        turns[k] = own[k]
+                        _copy(turns[k], own[k])
                 for i in range(3):
                     moved[i] = translation[h, i] + step[place + i]
                 for s in range(10):
@@ -1188,9 +1198,9 @@ def _fit(
                 )  # fmt: skip
                 if then < now:
                     gain = (now - then) / promised
-                    own[:] = turns
-                    translation[h] = moved
-                    shape[h] = shaped
+                    _copy(own, turns)
+                    _copy(translation[h], moved)
+                    _copy(shape[h], shaped)
                     done = now - then <= tolerance * now
                     now = then
                     fresh = False
