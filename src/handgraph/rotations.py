@@ -146,7 +146,5 @@ def _only_flat(kind: str, zero: str) -> None:
 
 def _needed(model: HandModel | None) -> HandModel:
     if model is None:
-        raise ConfigError(
-            "zero and pca: mean hand and principal poses are a hand model's, give one"
-        )
+        raise ConfigError("zero and pca: mean hand and principal poses are a hand model's, give one")
     return model

@@ -171,6 +171,23 @@ class ClipHand:
         return value
 
 
+def hand_of(values: dict[str, Any]) -> ClipHand:
+    """A hand of what a file says of it, lists and all. Raises FormatError as `ClipHand` does."""
+    side, score, track = (values.get(name) for name in ("side", "score", "track"))
+    if side not in (None, "left", "right"):
+        raise FormatError(f"side is {str(side)[:40]!r}, expected 'left' or 'right'")
+    if score is not None and not _is_number(score):
+        raise FormatError(f"score is {str(score)[:40]!r}, expected a number from 0 to 1")
+    if track is not None and type(track) is not int:
+        raise FormatError(f"track is {str(track)[:40]!r}, expected a whole number")
+    arrays = {
+        name: _array(name, values[name], width, gaps=name in ("points_px", "points", "confidence"))
+        for name, width in ARRAYS.items()
+        if values.get(name) is not None
+    }
+    return ClipHand(**{**values, **arrays})
+
+
 ARRAYS = {
     "points_px": 2,
     "points": 3,

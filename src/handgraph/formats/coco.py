@@ -8,14 +8,14 @@ Visibility is 2 for every joint: a `Hand` has an estimate of all of them and doe
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handgraph.errors import FormatError, InputError
-from handgraph.formats.clip import ORDERS, Clip, ClipFrame, ClipHand, Conventions
+from handgraph.formats.clip import ORDERS, Clip, ClipFrame, ClipHand, Conventions, hand_of
 from handgraph.formats.converted import (
     check_stated,
     clip_from_predictions,
@@ -256,7 +256,7 @@ def _clip(document: Any, header: Any, said: Conventions) -> Clip:
                 None if about and "file" not in about else need(image, "file_name", str),
                 None if time_s is None else number(about, "time_s"),
                 size_of(size),
-                about.get("error"),
+                need(about, "error", str) if "error" in about else None,
             )
     for index, annotation in enumerate(need(document, "annotations", list)):
         with place(f"annotation {index}"):
@@ -274,7 +274,7 @@ def _clip(document: Any, header: Any, said: Conventions) -> Clip:
         tuple(frames.values()),
         need(header, "model", str),
         None if header.get("fps") is None else number(header, "fps"),
-        header.get("about") or {},
+        need(header, "about", dict) if header.get("about") else {},
     )
 
 
@@ -290,12 +290,15 @@ def _clip_hand(annotation: dict[str, Any], category: str, said: Conventions) -> 
     hand = hand_from_record(record) if isinstance(record, dict) else ClipHand()
     sides = [side for side in ("left", "right") if side in category.lower()]
     side: Any = annotation.get("side") or hand.side or (sides[0] if len(sides) == 1 else None)
-    return replace(
-        hand,
-        points_px=np.where(rows[:, 2:] > 0, rows[:, :2], np.nan),
-        side=side,
-        score=annotation.get("score"),
-        box_px=annotation.get("bbox"),
+    stated = {field.name: getattr(hand, field.name) for field in fields(hand)}
+    return hand_of(
+        stated
+        | {
+            "points_px": np.where(rows[:, 2:] > 0, rows[:, :2], np.nan),
+            "side": side,
+            "score": annotation.get("score"),
+            "box_px": annotation.get("bbox"),
+        }
     )
 
 

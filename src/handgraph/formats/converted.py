@@ -16,7 +16,7 @@ import numpy as np
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, InputError
 from handgraph.files import atomic_write
-from handgraph.formats.clip import ARRAYS, CANONICAL_ORDERS, Clip, ClipFrame, ClipHand, Conventions
+from handgraph.formats.clip import ARRAYS, CANONICAL_ORDERS, Clip, ClipFrame, ClipHand, Conventions, hand_of
 from handgraph.formats.document import VERSION
 from handgraph.formats.lines import FORMAT as CLIP_FORMAT
 from handgraph.formats.lines import ClipHeader, camera_from_dict, header_from_dict, number
@@ -92,10 +92,10 @@ def read_clip_lines(path: str | Path) -> Clip:
                     ClipFrame(
                         need(record, "index", int),
                         tuple(hands),
-                        record.get("file"),
+                        _text(record, "file"),
                         number(record, "time_s"),
                         header.size_px,
-                        record.get("error"),
+                        _text(record, "error"),
                     )
                 )
         about = {"source": header.source, "smoothing": dict(header.smoothing), **header.extra}
@@ -120,7 +120,9 @@ def clip_from_predictions(document: Any) -> Clip:
                     hands.append(_own_hand(need({"hand": hand}, "hand", dict), words))
             file = need(image, "file", str)
             frames.append(
-                ClipFrame(index, tuple(hands), file, None, size_of(image.get("size_px")), image.get("error"))
+                ClipFrame(
+                    index, tuple(hands), file, None, size_of(image.get("size_px")), _text(image, "error")
+                )
             )
     return Clip(_own_conventions(words), tuple(frames), model)
 
@@ -132,18 +134,23 @@ def _own_hand(record: dict[str, Any], words: set[str]) -> ClipHand:
         words.add(hand.frame)
     if len(words) > 1:
         raise FormatError(f"frame is {hand.frame!r}, that of the hands before it is not: convert them apart")
-    return ClipHand(
-        side=hand.side,
-        score=float(record["score"]),
-        track=record.get("track"),
-        points_px=record["keypoints_px"],
-        points=record.get("joints_mm"),
-        vertices=record.get("vertices_mm"),
-        rotations=None if hand.pose is None else np.reshape(np.asarray(record["pose"], float), (16, 3)),
-        shape=record.get("shape"),
-        confidence=record.get("confidence"),
-        box_px=record["box_px"],
-        camera=hand.camera,
+    pose = None if hand.pose is None else np.reshape(np.asarray(record["pose"], float), (16, 3))
+    return hand_of(
+        {
+            "side": hand.side,
+            "score": float(record["score"]),
+            "track": record.get("track"),
+            "points_px": record["keypoints_px"],
+            "points": record.get("joints_mm"),
+            "vertices": record.get("vertices_mm"),
+            "rotations": None
+            if hand.pose is None
+            else np.reshape(np.asarray(record["pose"], float), (16, 3)),
+            "shape": record.get("shape"),
+            "confidence": record.get("confidence"),
+            "box_px": record["box_px"],
+            "camera": hand.camera,
+        }
     )
 
 
@@ -188,7 +195,7 @@ def clip_from_header(header: dict[str, Any], rows: Iterable[tuple[int, Any]], na
         tuple(frames),
         need(header, "model", str),
         None if header.get("fps") is None else number(header, "fps"),
-        header.get("about") or {},
+        need(header, "about", dict) if header.get("about") else {},
     )
 
 
@@ -218,7 +225,7 @@ def hand_from_record(record: Any) -> ClipHand:
         rows = values.get(name)
         if isinstance(rows, list):
             values[name] = [[None] * ARRAYS[name] if row is None else row for row in rows]
-    return ClipHand(**values, camera=None if camera is None else camera_from_dict(camera))
+    return hand_of(values | {"camera": None if camera is None else camera_from_dict(camera)})
 
 
 def size_of(value: Any) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ import numpy as np
 from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError
 from handgraph.files import atomic_write
-from handgraph.formats.clip import ORDERS, UNITS_OF_LENGTH, Clip, ClipFrame, ClipHand, Conventions
+from handgraph.formats.clip import ORDERS, UNITS_OF_LENGTH, Clip, ClipFrame, ClipHand, Conventions, hand_of
 from handgraph.formats.converted import check_stated, plain, read_text
 from handgraph.formats.joint_names import canonical_name, order_of
 from handgraph.formats.predictions import place
@@ -172,15 +172,15 @@ def _clip(columns: list[str], rows: list[list[str]], said: Conventions) -> Clip:
             hand = None
             if values:
                 camera = [cell(name) for name in CAMERA]
-                hand = ClipHand(
-                    side=cell("side"),  # type: ignore[arg-type]
-                    score=None if cell("score") is None else _number("score", str(cell("score"))),
-                    track=None if cell("track") is None else int(_number("track", str(cell("track")))),
-                    camera=PinholeCamera(*(_number(n, str(c)) for n, c in zip(CAMERA, camera, strict=True)))
-                    if any(camera)
-                    else None,
-                    **_shaped(values, says),
-                )
+                known = None
+                if any(camera):
+                    numbers = (_number(name, str(text)) for name, text in zip(CAMERA, camera, strict=True))
+                    known = PinholeCamera(*numbers)
+                stated_hand: dict[str, Any] = {"side": cell("side"), "camera": known}
+                for name, kind in (("score", float), ("track", int)):
+                    text = cell(name)
+                    stated_hand[name] = None if text is None else kind(_number(name, text))
+                hand = hand_of(stated_hand | _shaped(values, says))
             before = frames.get(index)
             if before is None:
                 size = [cell("width_px"), cell("height_px")]

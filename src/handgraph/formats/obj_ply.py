@@ -10,8 +10,8 @@ import numpy as np
 
 from handgraph.errors import FormatError
 from handgraph.files import atomic_write
-from handgraph.formats.clip import Clip, ClipFrame, ClipHand, Conventions
-from handgraph.formats.converted import parse, read_text
+from handgraph.formats.clip import Clip, ClipFrame, Conventions, hand_of
+from handgraph.formats.converted import conventions_from, parse, read_text
 from handgraph.formats.predictions import place
 from handgraph.hand import Side
 
@@ -74,8 +74,7 @@ def read_text_mesh(path: str | Path, said: Conventions) -> Clip:
         if not isinstance(about, dict) or not isinstance(about.get("hands", []), list):
             raise FormatError("its comment is not what handgraph writes")
         vertices = _obj(lines) if path.suffix.lower() == ".obj" else _ply(lines)
-        stated: dict[str, Any] = {name: about.get(name) for name in _ABOUT}
-        says = Conventions(**stated).stated(said)
+        says = conventions_from({name: about.get(name) for name in _ABOUT}).stated(said)
         for name in ("unit", "axes", "root"):
             says.need(name)
         parts: list[Any] = about.get("hands") or [{"side": None, "vertices": len(vertices)}]
@@ -84,7 +83,7 @@ def read_text_mesh(path: str | Path, said: Conventions) -> Clip:
             if not isinstance(part, dict) or type(part.get("vertices")) is not int or part["vertices"] < 1:
                 raise FormatError("its comment is not what handgraph writes")
             last = first + part["vertices"]
-            hands.append(ClipHand(side=part.get("side"), vertices=vertices[first:last]))
+            hands.append(hand_of({"side": part.get("side"), "vertices": vertices[first:last]}))
             first = last
         if first != len(vertices):
             raise FormatError(f"{len(vertices)} vertices are there, its comment says {first}")
