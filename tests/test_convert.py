@@ -714,7 +714,7 @@ def test_what_is_said_must_not_contradict_the_file(tmp_path):
         (Stated(Conventions(unit="m")), "unit is said to be m, but the file states mm"),
         (Stated(Conventions(order="rhd")), "order is said to be rhd, but the file states openpose"),
         (Stated(side="left"), "side is said to be left, but the file states right"),
-        (Stated(camera=hg.PinholeCamera(1, 1, 1, 1)), "camera is said to be"),
+        (Stated(camera=hg.PinholeCamera(1.0, 1.0, 1.0, 1.0)), "camera is said to be"),
         (Stated(size_px=(10, 10)), "size is said to be"),
     ):
         with pytest.raises(hg.ConfigError, match=message) as caught:

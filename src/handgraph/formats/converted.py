@@ -143,9 +143,7 @@ def _own_hand(record: dict[str, Any], words: set[str]) -> ClipHand:
             "points_px": record["keypoints_px"],
             "points": record.get("joints_mm"),
             "vertices": record.get("vertices_mm"),
-            "rotations": None
-            if hand.pose is None
-            else np.reshape(np.asarray(record["pose"], float), (16, 3)),
+            "rotations": pose,
             "shape": record.get("shape"),
             "confidence": record.get("confidence"),
             "box_px": record["box_px"],

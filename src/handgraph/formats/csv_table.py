@@ -177,9 +177,9 @@ def _clip(columns: list[str], rows: list[list[str]], said: Conventions) -> Clip:
                     numbers = (_number(name, str(text)) for name, text in zip(CAMERA, camera, strict=True))
                     known = PinholeCamera(*numbers)
                 stated_hand: dict[str, Any] = {"side": cell("side"), "camera": known}
-                for name, kind in (("score", float), ("track", int)):
-                    text = cell(name)
-                    stated_hand[name] = None if text is None else kind(_number(name, text))
+                score, track = cell("score"), cell("track")
+                stated_hand["score"] = None if score is None else _number("score", score)
+                stated_hand["track"] = None if track is None else int(_number("track", track))
                 hand = hand_of(stated_hand | _shaped(values, says))
             before = frames.get(index)
             if before is None:

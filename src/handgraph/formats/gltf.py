@@ -24,7 +24,7 @@ from handgraph.conventions import MODEL_JOINTS, OPENGL_FROM_OPENCV, Motion, chai
 from handgraph.errors import FormatError
 from handgraph.files import atomic_write
 from handgraph.formats.clip import Clip, ClipFrame, ClipHand, Conventions
-from handgraph.formats.converted import parse, read_text
+from handgraph.formats.converted import conventions_from, parse, read_text
 from handgraph.formats.joint_names import canonical_name
 from handgraph.formats.predictions import need, place
 from handgraph.hand import Side
@@ -302,9 +302,8 @@ class _Scene:
 
     def clip(self, said: Conventions) -> Clip:
         about = (self.document["asset"].get("extras") or {}).get("handgraph") or {}
-        stated = Conventions(
-            unit="m", axes="opengl", root=about.get("root"), hand_model=about.get("hand_model")
-        )
+        told = {"root": about.get("root"), "hand_model": about.get("hand_model")}
+        stated = conventions_from({"unit": "m", "axes": "opengl", **told})
         fps, model = about.get("fps"), str(about.get("model", "unknown"))
         roots = [n for n, node in enumerate(self.nodes) if _joint(node) == 0]
         if not roots:
