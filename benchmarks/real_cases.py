@@ -53,7 +53,10 @@ def real_cases(
 
     `cases` names some of `CASES`; a case whose folder is not there is an error, not an empty row.
     """
-    folder = Path(real or os.environ["HANDGRAPH_REAL"])
+    real = real or os.environ.get("HANDGRAPH_REAL")
+    if not real:
+        sys.exit("HANDGRAPH_REAL is not set: the folder of the real cases")
+    folder = Path(real)
     for case in cases or CASES:
         for sample in CASES[case](folder / case):
             yield case, sample
