@@ -501,7 +501,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--root", metavar="DIR", help="the folder that holds the data set")
     evaluate.add_argument(
-        "--partial", action="store_true", help="the data set was copied in part on purpose: take what is there"
+        "--partial", action="store_true", help="the data set is there in part on purpose: take what is there"
     )
     evaluate.add_argument("--samples", type=whole_number, metavar="N", help="measure only the first N")
     evaluate.add_argument("--seed", type=seed, default=0, help="of the synthetic set")

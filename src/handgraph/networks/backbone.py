@@ -44,7 +44,8 @@ def load_part(module: nn.Module, source: str, prefix: str) -> None:
     """Fill `module` with those tensors of a checkpoint whose names start with `prefix`, all of them.
 
     So a trained `cpm` or `hourglass`, whose network is at "network.", becomes a part of another system.
-    `source` is a file, with or without its ending, or the name of a system whose weights are shipped. Raises CheckpointError where the file cannot be read or the part is of another architecture.
+    `source` is a file, with or without its ending, or the name of a system whose weights are shipped. Raises
+    CheckpointError where the file cannot be read or the part is of another architecture.
     """
     shipped = Path(__file__).parents[1] / "weights" / f"{source}.safetensors"
     if Path(source).is_file():
