@@ -157,7 +157,7 @@ def _refine(name: str, paper: float, until: str | None = None, **config: Any) ->
 
 
 _BASELINE = {"shape": "regressed"}
-_KEYPOINTS = {"supervision": "keypoints"}
+_KEYPOINTS: dict[str, Any] = {"supervision": "keypoints"}
 
 
 def _person(
@@ -186,6 +186,9 @@ def _calibrated(
 def _rmgmn(name: str, paper: float, **config: Any) -> Row:
     return Row(name, paper, "rmgmn", config)
 
+
+_JOINTS_AND_MESH: tuple[tuple[Metric, int], ...] = (("mpjpe_mm", 0), ("mpvpe_mm", 1))
+_ERRORS: tuple[tuple[str, Metric], ...] = (("W-error", "w_error_mm"), ("L-error", "l_error_mm"))
 
 _SHG, _SHG_CLAIMS = _sia("hourglass", (77.12, 75.34, 77.55, 78.45, 78.72, 81.48))
 _CPM, _CPM_CLAIMS = _sia("cpm", (71.55, 70.63, 72.55, 72.74, 73.11, 74.47))
@@ -456,7 +459,7 @@ TABLES: dict[str, Table] = {
     ),
     "identity:6.1": Table(
         "given and calibrated shapes", "dexycb", "mpjpe_mm",
-        [row for metric, column in (("mpjpe_mm", 0), ("mpvpe_mm", 1)) for row in (
+        [row for metric, column in _JOINTS_AND_MESH for row in (
             _person("baseline", metric, (21.58, 20.95)[column], "regressed", optimise=False),
             _person("given shape", metric, (18.83, 18.27)[column], "given", optimise=False),
             _person("calibrated", metric, (18.97, 18.42)[column], "given", "calibrated", optimise=False),
@@ -504,7 +507,7 @@ TABLES: dict[str, Table] = {
     ),
     "identity:6.5": Table(
         "keypoints instead of meshes to learn from", "dexycb", "mpjpe_mm",
-        [row for metric, column in (("mpjpe_mm", 0), ("mpvpe_mm", 1)) for row in (
+        [row for metric, column in _JOINTS_AND_MESH for row in (
             _person("baseline", metric, (21.85, 20.26)[column], "regressed", optimise=False, **_KEYPOINTS),
             _person("given shape", metric, (18.92, 18.35)[column], "given", optimise=False, **_KEYPOINTS),
             _person("baseline", metric, (17.71, 17.58)[column], "regressed", optimise=True, **_KEYPOINTS),
@@ -531,7 +534,7 @@ TABLES: dict[str, Table] = {
         "images used for calibration", "humbi", "w_error_mm",
         [
             _calibrated(f"{name}, K = {k}", metric, None, k=k)
-            for name, metric in (("W-error", "w_error_mm"), ("L-error", "l_error_mm"))
+            for name, metric in _ERRORS
             for k in (1, 2, 3, 5, 10, 20)
         ],
         [
