@@ -203,3 +203,22 @@ def test_a_colour_system_does_not_take_depth_data(weights, capsys):
     )
     assert code == 2
     assert "data.name is synthetic_depth, but hourglass takes colour images" in capsys.readouterr().err
+
+
+def test_a_part_of_a_hand_is_not_another_hand() -> None:
+    from handgraph.colour import _distinct
+
+    def hand(corner: tuple[float, float], side: float, score: float) -> hg.Hand:
+        keypoints = PLACES * side + corner
+        low = keypoints.min(axis=0)
+        box = np.concatenate([low, keypoints.max(axis=0) - low])
+        return hg.Hand(side="right", score=score, keypoints_px=keypoints, box_px=box, joints_mm=None)
+
+    whole, part = hand((100, 100), 200, 0.9), hand((130, 150), 90, 0.6)
+    beside = hand((190, 100), 200, 0.7)
+    assert _distinct([part, whole]) == [whole]
+    assert _distinct([whole, beside]) == [whole, beside]
+    # The very place with other joints: a hand upside down.
+    turned = hand((100, 100), 200, 0.5)
+    turned = hg.Hand("right", 0.5, turned.keypoints_px[::-1], turned.box_px, None)
+    assert _distinct([turned, whole]) == [whole]

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from handgraph.cli import main as handgraph
+from handgraph.evaluation.metrics import JointErrors
 from handgraph.formats import read_json
+from handgraph.hand import RELATIVE_FRAME
 from handgraph.images import is_photo
 from handgraph.meshes import with_mesh, write_mesh
 
@@ -67,18 +69,37 @@ def predict_sample(label: dict[str, Any]) -> int:
 
 
 def predict_photo(label: dict[str, Any]) -> int:
-    """Predict a shipped photograph, told nothing but the file, and say how far off the prediction is."""
+    """Predict a shipped photograph with three systems, and say how far off each of them is."""
     photo = SAMPLES / label["image"]
-    code = predict(photo.stem, [str(photo)])
-    if code == 0:
-        for hand in read_json(OUT / photo.stem / "predictions.json").images[0].hands:
-            true_px = np.array(label["keypoints_px"])
-            errors_px = np.linalg.norm(hand.keypoints_px - true_px, axis=1)
-            print(
-                f"{errors_px.mean():.1f} px from the true keypoints in the mean, "
-                f"{errors_px.mean() / np.ptp(true_px, axis=0).max():.0%} of the hand's box"
+    true_px, true_mm = np.array(label["keypoints_px"]), np.array(label["joints_mm"])
+    camera = ",".join(f"{label['camera'][key]:.3f}" for key in ("fx", "fy", "cx", "cy"))
+    codes = []
+    for system, options in (
+        ("siapose", []),  # told nothing but the file
+        ("identity_mesh", ["--model", "identity_mesh", "--camera", camera, "--mesh"]),
+        ("hybrid_gcn", ["--model", "hybrid_gcn", "--explain"]),
+    ):
+        folder = f"{photo.stem}-{system}"
+        codes.append(predict(folder, [str(photo)], options))
+        if codes[-1] != 0:
+            continue
+        for hand in read_json(OUT / folder / "predictions.json").images[0].hands:
+            off_px = np.linalg.norm(hand.keypoints_px - true_px, axis=1).mean()
+            side = np.ptp(true_px, axis=0).max()
+            text = (
+                f"{off_px:.1f} px from the true keypoints in the mean, {off_px / side:.0%} of the hand's box"
             )
-    return code
+            if hand.joints_mm is not None:
+                text += f"; {procrustes_error(hand.joints_mm, true_mm):.1f} mm in shape and pose"
+            print(text)
+    return max(codes)
+
+
+def procrustes_error(joints: np.ndarray, true_mm: np.ndarray) -> float:
+    """Mean joint error, mm, after the best turn, shift and size."""
+    errors = JointErrors()
+    errors.update(joints[None], true_mm[None])
+    return float(errors.compute()["pa_mpjpe_mm"])
 
 
 def predict(name: str, frames: list[str], options: Sequence[str] = ()) -> int:
@@ -90,7 +111,7 @@ def predict(name: str, frames: list[str], options: Sequence[str] = ()) -> int:
     if not (folder / "predictions.json").is_file():
         return code
     hands = [hand for image in read_json(folder / "predictions.json").images for hand in image.hands]
-    hands = [hand for hand in hands if hand.joints_mm is not None]
+    hands = [h for h in hands if h.joints_mm is not None and not h.frame.startswith(RELATIVE_FRAME)]
     if hands:
         write_mesh(folder / "hand.glb", [with_mesh(hands[0])])
         print(f"mesh: {folder / 'hand.glb'}")

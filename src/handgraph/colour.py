@@ -38,6 +38,8 @@ SURE_MARGIN = 0.15
 """A side that scores so much more than the other in the first crop is not doubted in the second."""
 SAME_HAND = 0.25
 """Two answers whose joints lie nearer, in the mean over the hand's longer side, are one hand."""
+SAME_PLACE = 0.8
+"""Where one answer's box holds this part of another's, one place was read twice, and the surer counts."""
 
 
 class ColourEstimator:
@@ -232,11 +234,18 @@ def _tight(hand: Hand) -> Box:
 
 
 def _distinct(hands: Sequence[Hand]) -> list[Hand]:
-    """The surest first, without those whose joints lie where a surer one's do."""
+    """The surest first, without those whose joints, or whose box, lie where a surer one's do."""
     kept: list[Hand] = []
     for hand in sorted(hands, key=lambda hand: -hand.score):
-        size = max(_tight(hand)[2:])
+        box = _tight(hand)
         apart = [np.linalg.norm(hand.keypoints_px - k.keypoints_px, axis=1).mean() for k in kept]
-        if all(distance > SAME_HAND * size for distance in apart):
+        inside = [_shared(box, _tight(k)) for k in kept]
+        if min(apart, default=np.inf) > SAME_HAND * max(box[2:]) and max(inside, default=0) < SAME_PLACE:
             kept.append(hand)
     return kept
+
+
+def _shared(a: Box, b: Box) -> float:
+    """What two boxes share, over the smaller one."""
+    w, h = (min(a[k] + a[k + 2], b[k] + b[k + 2]) - max(a[k], b[k]) for k in (0, 1))
+    return max(w, 0) * max(h, 0) / min(a[2] * a[3], b[2] * b[3])
