@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="for each person, about")
     options = parser.parse_args()
     layer = HandLayer()
-    module, name, config, _ = load_system(options.checkpoint or weights_path("jgr_p2o"))
+    module, name, config, meta = load_system(options.checkpoint or weights_path("jgr_p2o"))
     SUBJECTS["test"] = options.people  # the first of them only, so that everybody is met often enough
     people = predictions(folded(module), name, config, options.people * options.images)
 
@@ -64,7 +64,7 @@ def main() -> None:
                         continue
                     part = {key: values[:k] for key, values in person.items()}
                     start = time.perf_counter()
-                    found.append(solve(layer, method, part, attention))
+                    found.append(solve(layer, method, part, attention, meta.get("shape_error")))
                     times.append(1e3 * (time.perf_counter() - start))
                 if len(found) == len(people):
                     rows.append(score(method, k, attention, layer, people, found, times))
@@ -125,12 +125,18 @@ def _shape_of(synthesizer: Any, index: int) -> np.ndarray:
     return scene.shape.astype(np.float32)
 
 
-def solve(layer: HandLayer, method: str, said: dict[str, np.ndarray], attention: bool) -> Calibration:
+def solve(
+    layer: HandLayer,
+    method: str,
+    said: dict[str, np.ndarray],
+    attention: bool,
+    shape_error: list[float] | None,
+) -> Calibration:
     confidence = said["confidence"] if attention else None
     if method == "distances":
         return calibrate_from_joints(layer, said["joints"], confidence)
     if "shapes" in said:
-        return calibrate(layer, said["shapes"], said["poses"], confidence)
+        return calibrate(layer, said["shapes"], said["poses"], confidence, shape_error=shape_error)
     fitted = fit(
         layer, joints_mm=said["joints"], free_shape=True, shape_prior=JOINT_ERROR_MM**2, pose_prior=10.0,
         limits=1000.0,

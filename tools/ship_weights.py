@@ -26,7 +26,7 @@ KEYPOINTS = {
 def main(checkpoint: str, trained_on: str) -> None:
     """Write `src/handgraph/weights/SYSTEM.safetensors`."""
     module, name, config, meta = load_system(checkpoint)
-    kept = {key: meta[key] for key in ("recipe", "metrics") if key in meta}
+    kept = {key: meta[key] for key in ("recipe", "metrics", "shape_error") if key in meta}
     # Files that training began from are on one machine, and what they held is in the weights now.
     started_from = {key: None for key in STARTED_FROM if getattr(config, key, None) is not None}
     config = replace(config, **started_from)

@@ -312,10 +312,15 @@ def run_personalize(args: argparse.Namespace) -> Answer:
     write_subject(args.out, subject)
     return Answer(
         subject.summary(),
-        f"{args.out}: hand length {subject.hand_length_mm:.1f} mm, width {subject.hand_width_mm:.1f} mm, "
+        f"{args.out}: hand length {_with_sd(subject.hand_length_mm, subject.hand_length_sd_mm)}, "
+        f"width {_with_sd(subject.hand_width_mm, subject.hand_width_sd_mm)}, "
         f"from {len(subject.files)} of {len(args.files)} images",
         2 if problems else 0,
     )
+
+
+def _with_sd(millimetres: float, sd: float | None) -> str:
+    return f"{millimetres:.1f} mm" if sd is None else f"{millimetres:.1f} ± {sd:.1f} mm"
 
 
 def run_convert(args: argparse.Namespace) -> Answer:

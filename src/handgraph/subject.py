@@ -149,6 +149,7 @@ def personalize(
     *,
     attention: bool = True,
     temperature: float | None = None,
+    shape_error: Sequence[float] | None = None,
 ) -> Subject:
     """One subject from hands of one person in several images.
 
@@ -163,6 +164,7 @@ def personalize(
         layer: the hand model, a right hand; the open hand by default.
         attention: weigh the images by the hands' scores (Eq. 6.6), as far as `temperature` says, by default
             the paper's.
+        shape_error: of the network's shapes, as `calibrate` takes it; from the weights' description.
 
     Raises:
         InputError: no hand, or hands without millimetres.
@@ -176,7 +178,7 @@ def personalize(
     temperature = TEMPERATURE if temperature is None else temperature
     scores = np.array([hand.score for hand in hands], np.float64)
     if model == "identity_mesh":
-        calibration = _by_meshes(layer, hands, scores if attention else None, temperature)
+        calibration = _by_meshes(layer, hands, scores if attention else None, temperature, shape_error)
     else:
         for hand, file in zip(hands, files, strict=True):
             if hand.joints_mm is None or hand.frame.startswith(RELATIVE_FRAME):
@@ -242,7 +244,14 @@ def personalize_files(
     if not hands:
         first = f" ({problems[0]})" if problems else ""
         raise InputError(f"no hand was found in any of the {len(paths)} images{first}")
-    subject = personalize(hands, files, estimate.name, attention=attention, temperature=temperature)
+    subject = personalize(
+        hands,
+        files,
+        estimate.name,
+        attention=attention,
+        temperature=temperature,
+        shape_error=estimate.meta.get("shape_error"),
+    )
     return subject, problems
 
 
@@ -251,7 +260,11 @@ def _is_colour(estimate: Any) -> bool:
 
 
 def _by_meshes(
-    layer: "HandLayer", hands: Sequence[Hand], scores: np.ndarray | None, temperature: float
+    layer: "HandLayer",
+    hands: Sequence[Hand],
+    scores: np.ndarray | None,
+    temperature: float,
+    shape_error: Sequence[float] | None,
 ) -> "Calibration":
     """Eq. 6.7. A left hand's pose is mirrored: the shape is the same and so is the distance of meshes."""
     from handgraph.hand_model.calibration import calibrate
@@ -267,7 +280,7 @@ def _by_meshes(
         given = [hand.shape_confidence for hand in hands]
         confidence = np.array([o if c is None else c for c, o in zip(given, odds, strict=True)])
     shapes = np.stack([np.asarray(hand.shape, np.float64) for hand in hands])
-    return calibrate(layer, shapes, poses, confidence, temperature=temperature)
+    return calibrate(layer, shapes, poses, confidence, temperature=temperature, shape_error=shape_error)
 
 
 def _subject(document: Any) -> Subject:

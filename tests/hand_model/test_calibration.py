@@ -135,6 +135,25 @@ def test_one_image_says_nothing_of_deviations(layer: HandLayer) -> None:
     assert result.hand_length_sd_mm is None
 
 
+def test_what_is_wrong_in_every_image_alike_widens_the_deviations(layer: HandLayer) -> None:
+    """A network that says the mean of everybody is sure of it, and right about two people in three only."""
+    random = np.random.default_rng(3)
+    within = {False: 0, True: 0}
+    people, error = 60, np.ones(10)
+    for _ in range(people):
+        true = random.normal(size=10)
+        shapes, poses = random.normal(0, 0.05, (4, 10)), random.normal(0, 0.5, (4, 48))
+        for told in within:
+            found = calibrate(layer, shapes, poses, shape_error=error if told else None)
+            assert found.hand_length_sd_mm is not None
+            true_mm = calibrate(layer, true[None], np.zeros((1, 48))).hand_length_mm
+            within[told] += abs(found.hand_length_mm - true_mm) < 2 * found.hand_length_sd_mm
+    assert within[False] < 0.2 * people
+    assert 0.85 * people < within[True]
+    one = calibrate(layer, np.zeros((1, 10)), np.zeros((1, 48)), shape_error=2 * error)
+    np.testing.assert_allclose(one.shape_sd, 2 * error)
+
+
 def test_the_measures_are_those_of_the_flat_hand(layer: HandLayer) -> None:
     shape = np.random.default_rng(4).normal(size=10)
     flat = layer.joints(torch.from_numpy(shape), torch.zeros(48, dtype=torch.float64)).numpy()

@@ -15,6 +15,7 @@ Systems without shapes (joints in millimetres, from depth for instance) calibrat
 hand that no pose changes: `calibrate_from_joints`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ class Calibration:
     """A person's shape and how sure it is. Standard deviations are None where one image says nothing of them.
 
     The deviations say how much the images disagree. What a network gets wrong in every image alike they
-    cannot know.
+    cannot know, unless `calibrate` is told (`shape_error`).
     """
 
     shape: Float[np.ndarray, " 10"]
@@ -96,6 +97,7 @@ def calibrate(
     confidence: np.ndarray | Tensor | None = None,
     *,
     temperature: float = TEMPERATURE,
+    shape_error: np.ndarray | Sequence[float] | None = None,
 ) -> Calibration:
     """One shape from the K shapes and poses a network predicted, Eq. 6.6-6.7.
 
@@ -105,6 +107,9 @@ def calibrate(
         poses: (K, 48).
         confidence: (K,), any real numbers; without them all images count alike ("no attention", Table 6.4).
         temperature: T of Eq. 6.6.
+        shape_error: (10,) what the network is off by in every image of a person alike, root mean square:
+            without it the deviations are the disagreement between the images alone, and a network that
+            says the same of everybody seems sure.
 
     Raises:
         InputError: arrays of the wrong shape, or numbers that are not finite.
@@ -121,6 +126,9 @@ def calibrate(
     covariance = None
     if spread > 1e-9:
         covariance = float(weights @ weights) / spread * (off.T * weights) @ off
+    if shape_error is not None:
+        alike = np.diag(_array("shape_error", shape_error, (10,)) ** 2)
+        covariance = alike if covariance is None else covariance + alike
     return _calibration(layer, shape, covariance, weights, energy)
 
 
