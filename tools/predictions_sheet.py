@@ -2,8 +2,8 @@
 
     python tools/predictions_sheet.py
 
-The first twelve frames of a synthetic test set, and the sample photographs with keypoints and meshes. Nothing is
-chosen: failures are shown with the rest.
+The first twelve frames of a synthetic test set, and the sample photographs with keypoints and meshes. Nothing
+is chosen: failures are shown with the rest.
 """
 
 import json
