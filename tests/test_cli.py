@@ -259,6 +259,8 @@ def test_models_lists_every_system(capfd: pytest.CaptureFixture[str]) -> None:
     assert [row["name"] for row in rows] == list(systems.names())
     for row in rows:
         assert {"name", "paper", "input", "outputs", "parameters", "weights", "trained_on"} <= set(row)
+    with_mesh = {row["name"] for row in rows if "mesh" in row["outputs"]}
+    assert with_mesh == {"graph_refine", "identity_mesh"}
     assert "parameters" in run(capfd, "models")[1]
 
 

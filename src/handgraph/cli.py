@@ -112,7 +112,7 @@ def _outputs(system: ModuleType) -> str:
     elif hasattr(system, "relative_mm"):
         unit = "hand lengths" if hasattr(system, "SCALE_BONE") else "mm"
         what.append(f"21 joints in 3D about the wrist ({unit})")
-    if hasattr(system, "vertices_mm"):
+    if "vertices_mm" in system.Output._fields:
         what.append("mesh")
     return ", ".join(what) + ", with confidences"
 
