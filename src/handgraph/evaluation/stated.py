@@ -103,7 +103,7 @@ def _speeds() -> list[Stated]:
         here("hybrid GCN", "classification modules", 1.0, with_classes - without),
         Stated(
             "hybrid GCN",
-            "share of the classification modules, about",
+            "share of the classification modules, at most about",
             printed,
             part,
             "%",
