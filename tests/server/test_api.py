@@ -388,11 +388,10 @@ def test_names_of_uploads_are_harmless(client: TestClient) -> None:
         assert response.json()["images"][0]["file"] == kept, response.text[:200]
 
 
-def test_messages_leave_the_temporary_folder_out() -> None:
-    folder = Path("/tmp/serve/x1")
-    assert without_folder("/tmp/serve/x1/0/a.png: bad", folder) == "a.png: bad"
-    assert without_folder("/tmp/serve/x1/subject.json: bad", folder) == "subject.json: bad"
-    assert without_folder("nothing to do with it", folder) == "nothing to do with it"
+def test_messages_leave_the_temporary_folder_out(tmp_path: Path) -> None:
+    assert without_folder(f"{tmp_path}/0/a.png: bad", tmp_path) == "a.png: bad"
+    assert without_folder(f"{tmp_path}/subject.json: bad", tmp_path) == "subject.json: bad"
+    assert without_folder("nothing to do with it", tmp_path) == "nothing to do with it"
 
 
 def test_a_full_house_says_when_to_come_again() -> None:
