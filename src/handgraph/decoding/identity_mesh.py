@@ -16,9 +16,10 @@ from handgraph.shapes import Float
 
 RELATIVE_FRAME = "relative to the wrist: x right, y down, z forward, millimetres of the hand model"
 
-# Inference-time optimisation: 2D joints less sure than this are masked (the authors' code does so); staying
-# near the regressed fingers (px² of the crop per rad²: keypoints are off by some 1.5 px, joints by 0.2 rad);
-# joint limits where the hand model has any; keypoints farther off than this part of the crop count less.
+# Inference-time optimisation, beyond Eq. 6.4: 2D joints less sure than this are masked (the authors' code can
+# do so); staying near the regressed fingers (px² of the crop per rad²: keypoints are off by some 1.5 px and
+# joints by 0.2 rad); joint limits where the hand model has any; keypoints farther off than this part of the
+# crop count less.
 LEAST_CONFIDENCE = 0.3
 FEWEST_KEYPOINTS = 6
 FIT_PRIOR, FIT_LIMITS, FIT_ROBUST = 60.0, 100.0, 0.06
@@ -61,6 +62,9 @@ def solve(
     """Section 6.3.2's optimisation: the regressed hand, moved and bent until its joints are seen where the
     detector sees them (Eq. 6.4), in the crop's pixels. Without `optimise` it is only placed. A crop without a
     camera keeps what was regressed, and the detector's keypoints.
+
+    Not the paper's 200 + 60 steps of Adam but Levenberg-Marquardt to the minimum; so that the minimum is one
+    worth reaching, a prior on the fingers, joint limits and a robust norm join Eq. 6.4 (`FIT_PRIOR` …).
     """
     # numba: loaded when first needed, not when imported
     from handgraph.hand_model.fitting import Fit, axis_angles_of, fit, vertices_mm

@@ -17,7 +17,7 @@ from handgraph.camera import PinholeCamera
 from handgraph.errors import FormatError, InputError
 from handgraph.files import atomic_write
 from handgraph.formats.clip import ARRAYS, CANONICAL_ORDERS, Clip, ClipFrame, ClipHand, Conventions, hand_of
-from handgraph.formats.document import VERSION
+from handgraph.formats.document import VERSION, document_of
 from handgraph.formats.lines import FORMAT as CLIP_FORMAT
 from handgraph.formats.lines import ClipHeader, camera_from_dict, header_from_dict, number
 from handgraph.formats.predictions import ROOT, UNITS, need, place, write_text_json
@@ -335,14 +335,7 @@ def own_document(clip: Clip) -> dict[str, Any]:
         if frame.error is not None:
             record["error"] = frame.error
         images.append(record)
-    return {
-        "version": VERSION,
-        "model": clip.model,
-        "units": UNITS,
-        "order": ORDER,
-        "root": ROOT,
-        "images": images,
-    }
+    return document_of(clip.model, images)
 
 
 def _own_lines(clip: Clip) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:

@@ -33,9 +33,14 @@ def to_document(predictions: Predictions) -> dict[str, Any]:
         if image.error is not None:
             record["error"] = image.error
         images.append(record)
+    return document_of(predictions.model, images)
+
+
+def document_of(model: str, images: list[dict[str, Any]]) -> dict[str, Any]:
+    """The document of these images' records, with what its numbers mean."""
     return {
         "version": VERSION,
-        "model": predictions.model,
+        "model": model,
         "units": UNITS,
         "order": ORDER,
         "root": ROOT,
