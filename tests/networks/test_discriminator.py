@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from handgraph import skeleton
+from handgraph.graph.bones import kcs_matrix
 from handgraph.networks.discriminator import (
     UNIT_MM,
     MultiSourceDiscriminator,
@@ -86,6 +87,31 @@ def test_slope_is_that_of_finite_differences_and_leaves_no_trace() -> None:
     gradient = [(network(image, pose + d) - network(image, pose - d)).item() / 2e-3 for d in columns]
     assert slope == pytest.approx(UNIT_MM * np.linalg.norm(gradient), rel=1e-3)
     assert slope <= 1  # FC layers of norm one, leaky ReLUs: a slope of at most one per unit
+
+
+def test_no_slope_exceeds_the_bound(discriminator: nn.Module) -> None:
+    image, pose = sample(4)
+    with torch.no_grad():
+        for layer in discriminator.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.bias.normal_()
+                # All inputs pull the same way, which is what makes a slope steep.
+                layer.parametrizations.weight.original.copy_(layer.parametrizations.weight.original.abs())
+    for _ in range(200):
+        discriminator(image, pose)  # the power iteration converges
+    for scale in (0.1, 1.0, 10.0):
+        steepest = score_slope(discriminator, image, scale * pose, scale * pose)
+        bound = discriminator.slope_bound(scale * pose)
+        assert bound.shape == (4,)
+        assert 0.005 * bound.max() < steepest <= 1.001 * bound.max()
+
+
+def test_bound_is_near_the_steepest_slope_of_the_kcs_matrix() -> None:
+    pose = 40 * torch.randn(1, 21, 3, generator=torch.Generator().manual_seed(5), dtype=torch.double)
+    slopes = torch.autograd.functional.jacobian(lambda p: kcs_matrix(p / UNIT_MM).flatten(), pose)
+    steepest = UNIT_MM * torch.linalg.matrix_norm(slopes.reshape(400, 63), ord=2).item()
+    bound = (MultiSourceDiscriminator(8).slope_bound(pose).item() ** 2 - 1) ** 0.5
+    assert 0.7 * bound < steepest <= bound
 
 
 def test_wasserstein_training_tells_true_from_false() -> None:

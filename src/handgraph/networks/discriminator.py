@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate, leaky_relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from handgraph import skeleton
-from handgraph.graph.bones import kcs_matrix
+from handgraph.graph.bones import bone_vectors, incidence, kcs_matrix
 from handgraph.graph.gcn import normalised_adjacency
 
 # Poses come in millimetres; their features work in centimetres, of which a bone has a few.
@@ -46,6 +46,16 @@ class MultiSourceDiscriminator(nn.Module):
         score: Tensor = self.decide(torch.cat(features, dim=1))
         return score.squeeze(1)
 
+    def slope_bound(self, pose_mm: Float[Tensor, "b 21 3"]) -> Float[Tensor, " b"]:
+        """What no slope of the score at these poses exceeds, per `UNIT_MM`, whatever the weights.
+
+        Layers, leaky ReLUs and the normalised adjacency have norm one, so the pose's branch has a slope of 1
+        at most. KCS has dΨ = dBᵀB + BᵀdB with dB = dP C, so 2 ‖B‖ ‖C‖ at most, spectral norms.
+        """
+        bones = torch.linalg.matrix_norm(bone_vectors(pose_mm / UNIT_MM), ord=2)
+        kcs = 2 * bones * float(np.linalg.norm(incidence(), ord=2))
+        return (1 + kcs**2).sqrt()
+
 
 class SingleSourceDiscriminator(nn.Module):
     """The baseline of Table III: FC layers on the pose alone."""
@@ -64,6 +74,10 @@ class SingleSourceDiscriminator(nn.Module):
         """As `MultiSourceDiscriminator`'s; the image is not looked at."""
         score: Tensor = self.layers((pose_mm / UNIT_MM).flatten(1))
         return score.squeeze(1)
+
+    def slope_bound(self, pose_mm: Float[Tensor, "b 21 3"]) -> Float[Tensor, " b"]:
+        """As `MultiSourceDiscriminator`'s: layers of norm one have a slope of 1 at most."""
+        return torch.ones_like(pose_mm[:, 0, 0])
 
 
 class ImageBranch(nn.Module):
@@ -113,15 +127,22 @@ def score_slope(
     """Estimate of the Lipschitz constant in the pose, per `UNIT_MM`: the steepest slope of the score found.
 
     Slopes are taken at the true poses, the predicted ones and half-way between: a lower bound of the constant
-    there. The whole space has none, since the KCS matrix is quadratic in the pose.
+    there, below `slope_bound`. The whole space has none, since the KCS matrix is quadratic in the pose.
     """
     was_training = discriminator.training
     discriminator.eval()  # or asking would move the power iteration
     steepest = []
     with torch.enable_grad():
-        for share in (0.0, 0.5, 1.0):
-            pose = torch.lerp(true_mm.detach(), predicted_mm.detach(), share).requires_grad_()
-            (slope,) = torch.autograd.grad(discriminator(image, pose).sum(), pose)
+        for pose_mm in poses_between(true_mm.detach(), predicted_mm.detach()):
+            pose_mm.requires_grad_()
+            (slope,) = torch.autograd.grad(discriminator(image, pose_mm).sum(), pose_mm)
             steepest.append(UNIT_MM * slope.flatten(1).norm(dim=1).max())
     discriminator.train(was_training)
     return torch.stack(steepest).max()
+
+
+def poses_between(
+    true_mm: Float[Tensor, "b 21 3"], predicted_mm: Float[Tensor, "b 21 3"]
+) -> list[Float[Tensor, "b 21 3"]]:
+    """The true poses, those half-way to the predicted ones, and these."""
+    return [torch.lerp(true_mm, predicted_mm, share) for share in (0.0, 0.5, 1.0)]

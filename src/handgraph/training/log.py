@@ -92,7 +92,8 @@ class RunLog:
 def draw_curve(run: Path) -> None:
     """Draw `curve.png` of a run from its `log.jsonl`. Without matplotlib there is no picture.
 
-    A run with an adversary has a second panel: how far it tells true from false, and its steepest slope.
+    A run with an adversary has a second panel: how far it tells true from false, and how steep its score is,
+    below what its architecture leaves possible.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -105,13 +106,14 @@ def draw_curve(run: Path) -> None:
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(2 if adversarial else 1, squeeze=False, sharex=True)[:, 0]
     left = panels[0]
-    right = left.twinx()
+    right, steep = left.twinx(), panels[-1].twinx() if adversarial else panels[-1]
     for kind, name, axes, style in (
         ("train", "loss", left, "C0-"),
         ("validation", "loss", left, "C0o--"),
         ("validation", "mpjpe_mm", right, "C1o-"),
         ("train", "score_gap", panels[-1], "C2-"),
-        ("train", "lipschitz", panels[-1], "C3-"),
+        ("train", "lipschitz", steep, "C3-"),
+        ("train", "lipschitz_bound", steep, "C3--"),
     ):
         points = [
             (line["step"], line[name])
@@ -120,7 +122,10 @@ def draw_curve(run: Path) -> None:
         ]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"{kind} {name}", markersize=3)
-    panels[-1].set(xlabel="optimiser step", ylabel="adversary's scores")
+    panels[-1].set(xlabel="optimiser step")
+    if adversarial:
+        panels[-1].set(ylabel="true less false score")
+        steep.set(ylabel="slope of the score", ylim=(0, None))
     left.set(ylabel="loss", yscale="log")
     right.set(ylabel="mean joint error (mm)")
     if left.lines:
