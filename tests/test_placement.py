@@ -3,7 +3,8 @@ import pytest
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import InputError
-from handgraph.placement import bone_length, hand_length, root_translation
+from handgraph.placement import bone_length, bone_lengths, hand_length, relative_size, root_translation
+from handgraph.skeleton import BONES
 
 CAMERA = PinholeCamera(588.0, 560.0, 310.0, 245.0)
 
@@ -85,3 +86,19 @@ def test_a_hands_length_is_along_the_middle_finger_and_does_not_change_when_it_b
     bent[11:13] = [[0, 135, 25], [0, 115, 25]]
     assert hand_length(bent) == 180
     np.testing.assert_allclose(hand_length(np.stack([joints, 2 * joints])), [180, 360])
+
+
+def test_bones_are_measured_in_the_order_of_the_skeleton(rng: np.random.Generator) -> None:
+    joints = np.stack([hand(rng), hand(rng)])
+    expected = [[np.linalg.norm(one[far] - one[near]) for near, far in BONES] for one in joints]
+    np.testing.assert_allclose(bone_lengths(joints), expected)
+
+
+def test_a_hands_size_is_what_most_bones_agree_on(rng: np.random.Generator) -> None:
+    reference = rng.uniform(20, 90, 20)
+    bones = np.stack([1.2 * reference, 0.8 * reference])
+    bones[0, :6] *= 3.0  # labelled elsewhere: a mean would follow them
+    bones[1, 3:9] = np.nan
+    np.testing.assert_allclose(relative_size(bones, reference), [1.2, 0.8])
+    assert relative_size(bones[0], reference) == pytest.approx(1.2)
+    assert np.isnan(relative_size(np.full(20, np.nan), reference))

@@ -138,7 +138,7 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
     module, name, config, _ = load_system(path)
     module, system = folded(module), find_system(name)
     data, count = _evaluation_data(args, config, system.INPUT)
-    measures = Measures(system)
+    measures = Measures(system, args.optimise)
     for start in progress(range(0, count, EVALUATION_BATCH), "evaluate"):
         batch = data(np.arange(start, min(start + EVALUATION_BATCH, count)))
         with torch.inference_mode():
@@ -153,6 +153,11 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
             f"{result['mpjpe_mm']:.2f} mm mean joint error{about} (95 % interval {low:.2f} to {high:.2f}), "
             f"{result['pa_mpjpe_mm']:.2f} mm after Procrustes"
         )
+        if "scaled_by_all_bones_mpjpe_mm" in result:
+            figures[-1] += (
+                f", {result['scaled_by_all_bones_mpjpe_mm']:.2f} mm where not one bone but all say how large "
+                "the hand is"
+            )
     if "epe_px" in result:
         figures.append(
             f"{result['epe_px']:.2f} px mean error, {result['relative_error']:.1%} of the hand's box; "
@@ -466,6 +471,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--mesh", action="store_true", help="fit the hand model to the joints: vertices, pose and shape"
     )
+    _optimise_option(predict)
     predict.add_argument(
         "--explain", action="store_true", help="draw hybrid_gcn's classes and relations (with --out)"
     )
@@ -504,6 +510,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[:SPLIT]",
         help="synthetic, or a data set with --root",
     )
+    _optimise_option(evaluate)
     evaluate.add_argument("--root", metavar="DIR", help="the folder that holds the data set")
     evaluate.add_argument(
         "--partial", action="store_true", help="the data set is there in part on purpose: take what is there"
@@ -652,6 +659,15 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", action="store_true", help="fit the hand model to joints without a pose")
     parser.add_argument("--hold", action="store_true", help="BVH: repeat the frame before a missing one")
     parser.add_argument("--lossy", action="store_true", help="allow few principal poses")
+
+
+def _optimise_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--optimise",
+        action=argparse.BooleanOptionalAction,
+        help="lay the 3D hand on its 2D keypoints, where there is a camera (identity_mesh: unless told not "
+        "to; hybrid_gcn: only if told)",
+    )
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ every convincing `Hand`, once.
 """
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -17,7 +18,6 @@ from handgraph.hand import Hand, Side
 from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE, to_network
 from handgraph.runtime import Network
 from handgraph.shapes import Float
-from handgraph.skeleton import BONES
 
 if TYPE_CHECKING:
     from handgraph.subject import Subject
@@ -49,6 +49,8 @@ class ColourEstimator:
     input, runtime       "colour"; whether PyTorch ("torch") or ONNX Runtime ("onnx") runs the network
     least_score          a hand with a lower score is not reported; may be set
     finder               says where to look in a picture; the shipped `Finder` unless another is given
+    optimise             whether 3D is laid on the 2D keypoints, by systems that can, where there is a camera;
+                         None, which is what is the system's own, may be set
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ColourEstimator:
             raise ConfigError(f"{self.name}: predicts {joints} joints, a hand has 21: evaluate it instead")
         self._network = network
         self._decoder = decoder(self.name)
+        self._optimise: bool | None = None
 
     @overload
     def __call__(
@@ -111,6 +114,17 @@ class ColourEstimator:
             self._hands(_checked(one, f"picture {index}"), camera, box, side, subject)
             for index, one in enumerate(image)
         ]
+
+    @property
+    def optimise(self) -> bool | None:
+        """Whether 3D is laid on the 2D keypoints; None is what is the system's own."""
+        return self._optimise
+
+    @optimise.setter
+    def optimise(self, wanted: bool | None) -> None:
+        if wanted is not None and "optimise" not in signature(self._decoder.hands).parameters:
+            raise ConfigError(f"optimise: {self.name} lays no 3D hand on 2D keypoints")
+        self._optimise = wanted
 
     def output(self, image: np.ndarray, hand: Hand, subject: "Subject | None" = None) -> tuple[Any, Crop]:
         """The network's whole output for the crop around a hand that it found, and that crop.
@@ -182,10 +196,9 @@ class ColourEstimator:
         """What the network sees in each window as that side, in one batch."""
         crops = [self._crop(window, camera, side) for window, side in looks]
         answer = self._network(_pixels(image, crops), self._shape(subject, len(crops)))
-        known = {}
-        if subject is not None and hasattr(self._decoder, "SCALE_BONE"):
-            length = subject.bone_lengths_mm[BONES.index(self._decoder.SCALE_BONE)]
-            known["scale_mm"] = np.full(len(crops), float(length))
+        known: dict[str, Any] = {} if self.optimise is None else {"optimise": self.optimise}
+        if subject is not None and hasattr(self._decoder, "unit_mm"):
+            known["scale_mm"] = np.full(len(crops), self._decoder.unit_mm(subject.bone_lengths_mm))
         hands: list[Hand] = self._decoder.hands(answer, crops, **known)
         return hands
 

@@ -1,7 +1,7 @@
 """From a hand about its own wrist to a hand before the camera.
 
 A network that sees one colour image knows a hand's shape up to its size and its distance. Its size comes from
-outside, as the length of one bone; its distance then follows from where the joints are seen.
+outside, as lengths of bones; its distance then follows from where the joints are seen.
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from handgraph.camera import PinholeCamera
 from handgraph.errors import InputError
 from handgraph.shapes import Float
+from handgraph.skeleton import BONES
 
 MIDDLE_FINGER = (0, 9, 10, 11, 12)
 """Wrist, then the middle finger from its knuckle to its tip."""
@@ -17,6 +18,27 @@ MIDDLE_FINGER = (0, 9, 10, 11, 12)
 def bone_length(joints: Float[np.ndarray, "*b 21 3"], bone: tuple[int, int]) -> Float[np.ndarray, " *b"]:
     """The distance of two joints, in the joints' own unit."""
     return np.asarray(np.linalg.norm(joints[..., bone[1], :] - joints[..., bone[0], :], axis=-1))
+
+
+def bone_lengths(joints: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b 20"]:
+    """The lengths of all bones in the order of `skeleton.BONES`, in the joints' own unit."""
+    near, far = np.transpose(BONES)
+    return np.asarray(np.linalg.norm(joints[..., far, :] - joints[..., near, :], axis=-1))
+
+
+def relative_size(
+    bones: Float[np.ndarray, "*b 20"], reference: Float[np.ndarray, "*#b 20"]
+) -> Float[np.ndarray, " *b"]:
+    """How large a hand is over another one by the bones of both: the median of their lengths' ratios.
+
+    Data sets put a joint, and so its bones, in different places of the hand: the median is what most bones
+    agree on. Bones that are NaN in either count nothing; NaN where none is left.
+    """
+    ratio = np.asarray(bones, np.float64) / np.asarray(reference, np.float64)
+    middle = np.full(ratio.shape[:-1], np.nan)
+    known = np.isfinite(ratio).any(axis=-1)
+    middle[known] = np.nanmedian(ratio[known], axis=-1)
+    return middle
 
 
 def hand_length(joints: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, " *b"]:

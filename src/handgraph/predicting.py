@@ -120,6 +120,14 @@ class _Job:
             first = next((group for group in groups if not isinstance(group, Unusable)), None)
             name = default_model(first.files[0]) if isinstance(first, Pictures) else DEFAULT_COLOUR
         self.estimate: Any = load(name, checkpoint=args.checkpoint, runtime=args.runtime)
+        if args.optimise is not None:
+            if self.estimate.input == "depth":
+                raise ConfigError(
+                    f"--optimise: {self.estimate.name} sees depth and lays nothing on keypoints"
+                )
+            if args.optimise and self.camera is None:
+                raise ConfigError("--optimise: lays the 3D hand on its 2D keypoints, give --camera")
+            self.estimate.optimise = args.optimise
         if args.subject:
             from handgraph.subject import read_subject
 
@@ -177,6 +185,7 @@ class _Job:
             "box_px": self.box,
             "depth_scale": args.depth_scale,
             "subject": args.subject and Path(args.subject).name,
+            "optimise": args.optimise,
             "every": None if args.every == 1 else args.every,
             "start_s": args.start or None,
             "end_s": args.end,

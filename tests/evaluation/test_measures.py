@@ -4,9 +4,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from handgraph.camera import Crop, PinholeCamera
+from handgraph.errors import ConfigError
 from handgraph.evaluation.measures import Measures
 
 CROP = Crop.window((100.0, 50.0, 64.0, 64.0), 64, PinholeCamera(300.0, 300.0, 130.0, 80.0))
@@ -65,6 +67,45 @@ def test_an_answer_in_hand_lengths_takes_its_scale_from_the_truth():
     found = measures.compute()
     assert found["mpjpe_mm"] < 1e-3
     assert found["alignment"] == "wrist"
+
+
+def test_the_size_by_all_bones_is_a_figure_of_its_own_beside_the_one_bones():
+    joints = np.random.default_rng(1).normal(0, 30, (2, 21, 3)) + FAR
+    relative = joints - joints[:, :1]
+    length = np.linalg.norm(relative[:, 10] - relative[:, 9], axis=-1)
+    system = made(
+        SCALE_BONE=(9, 10),
+        # All bones say a hand 1.5 times as large as the one bone does.
+        unit_mm=lambda bones: 1.5 * bones[:, 9],
+        relative_mm=lambda output, crops, scale: relative / length[:, None, None] * scale[:, None, None],
+    )
+    measures = Measures(system)
+    measures.update(None, {"joints_mm": joints, "crops": [CROP] * 2})
+    found = measures.compute()
+    assert found["mpjpe_mm"] < 1e-3
+    expected = 0.5 * np.linalg.norm(relative, axis=-1).mean()
+    assert found["scaled_by_all_bones_mpjpe_mm"] == pytest.approx(expected, rel=1e-5)
+    low, high = found["scaled_by_all_bones_mpjpe_mm_interval95"]
+    assert low <= expected <= high
+
+
+def test_laying_3d_on_keypoints_is_passed_on_and_refused_where_there_is_none():
+    joints = np.random.default_rng(1).normal(0, 30, (2, 21, 3)) + FAR
+    asked = []
+
+    def relative_mm(output, crops, scale, optimise=False):
+        asked.append(optimise)
+        return joints - joints[:, :1]
+
+    for option in (None, True, False):
+        Measures(made(relative_mm=relative_mm), option).update(
+            None, {"joints_mm": joints, "crops": [CROP] * 2}
+        )
+    assert asked == [False, True, False]
+    with pytest.raises(ConfigError, match="optimise: made lays no 3D on 2D keypoints"):
+        Measures(made(relative_mm=lambda output, crops, scale: joints), optimise=True)
+    with pytest.raises(ConfigError, match="optimise: made"):
+        Measures(made(keypoints_px=lambda output, crops: joints[..., :2]), optimise=False)
 
 
 def test_keypoints_share_of_correct_ones_is_not_taken_for_that_in_space():

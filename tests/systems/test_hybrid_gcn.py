@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from handgraph.graph.relations import classes_2d, classes_3d, mean_square_distan
 from handgraph.hand import CAMERA_FRAME, RELATIVE_FRAME
 from handgraph.hand_model.files import load_open_hand
 from handgraph.hand_model.layer import HandLayer
-from handgraph.placement import hand_length
+from handgraph.placement import bone_lengths, hand_length
 from handgraph.synthetic.rgb import RgbSynthesizer
 from handgraph.systems import hybrid_gcn
 from handgraph.systems.hybrid_gcn import Config, GraphRefinement, HybridGcn, Output
@@ -414,6 +415,61 @@ def test_the_unknown_bone_is_an_average_hands() -> None:
     expected = (joints - joints[:, :1]) * factor[:, None, None]
     np.testing.assert_allclose(hybrid_gcn.relative_mm(output, crops), expected, atol=1e-3)
     assert (np.abs(factor - 1) < 0.3).all()
+
+
+def mean_hands(n: int) -> tuple[np.ndarray, list[Crop]]:
+    """Joints (mm, camera frame) of bent mean hands half a metre away, and their crops."""
+    rng, layer = np.random.default_rng(3), HandLayer()
+    pose = np.concatenate([rng.uniform(-0.6, 0.6, (n, 3)), np.zeros((n, 45))], axis=1)
+    # Bent as fingers bend: their flexion axis within half its limits.
+    axes, limits = layer.model.joint_axes[:, 0], layer.model.joint_limits[:, 0]
+    bend = rng.uniform(0.0, 0.5, (n, 15)) * limits[:, 1]
+    pose[:, 3:] = (axes * bend[..., None]).reshape(n, 45)
+    hands = layer(torch.zeros(n, 10), torch.from_numpy(pose).float()).joints_mm.double().numpy()
+    hands = hands - hands[:, :1] + [30.0, -20.0, 500.0]
+    return hands, [crop_of(hand, left=False) for hand in hands]
+
+
+def test_the_unit_from_all_bones_is_that_of_the_one_bone_for_a_mean_hand() -> None:
+    joints, _ = mean_hands(2)
+    bones = bone_lengths(joints)
+    np.testing.assert_allclose(hybrid_gcn.unit_mm(bones), bones[:, 9], rtol=1e-3)
+    other = 1.1 * bones
+    other[:, 9] *= 1.3  # labels that put the middle joint elsewhere
+    np.testing.assert_allclose(hybrid_gcn.unit_mm(other), 1.1 * bones[:, 9], rtol=1e-3)
+    bones[0] = np.nan
+    assert np.isnan(hybrid_gcn.unit_mm(bones)).tolist() == [True, False]
+
+
+def test_a_hand_laid_on_keypoints_that_it_fits_stays_where_it_is() -> None:
+    joints, crops = mean_hands(4)
+    output, scale_mm = truthful(joints, crops)
+    relative = hybrid_gcn.relative_mm(output, crops, scale_mm, optimise=True)
+    np.testing.assert_allclose(relative, joints - joints[:, :1], atol=1.5)
+    px = hybrid_gcn.keypoints_px(output, crops, optimise=True)
+    np.testing.assert_allclose(px, CAMERA.uvd_from_xyz(joints)[..., :2], atol=0.5)
+    for hand, true in zip(hybrid_gcn.decode(output, crops, scale_mm, optimise=True), joints, strict=True):
+        np.testing.assert_allclose(hand.joints_mm, true, atol=5.0)
+
+
+def test_right_keypoints_mend_a_turned_hand_and_only_where_that_is_asked_for() -> None:
+    joints, crops = mean_hands(4)
+    output, scale_mm = truthful(joints, crops)
+    turned = output.refined @ torch.from_numpy(cv2.Rodrigues(np.array([0.0, 0.5, 0.0]))[0]).float()
+    output = output._replace(refined=turned)
+
+    def error_mm(relative: np.ndarray) -> float:
+        return float(np.linalg.norm(relative - joints + joints[:, :1], axis=-1).mean())
+
+    before = error_mm(hybrid_gcn.relative_mm(output, crops, scale_mm))
+    assert before > 20
+    assert error_mm(hybrid_gcn.relative_mm(output, crops, scale_mm, optimise=True)) < 0.5 * before
+    blind = [replace(crop, camera=None) for crop in crops]
+    assert decoding.optimised(hybrid_gcn.answer(output), blind).pose is output.refined
+    mixed = decoding.optimised(hybrid_gcn.answer(output), [*blind[:1], *crops[1:]])
+    np.testing.assert_array_equal(mixed.pose[0], output.refined[0].double())
+    np.testing.assert_array_equal(mixed.uv[0], output.uv[0].double())
+    assert np.abs(mixed.pose[1:] - output.refined[1:].double().numpy()).max() > 0.1
 
 
 def test_confidence_is_the_classifiers_probability_about_the_joint() -> None:

@@ -1,12 +1,15 @@
 """What a system's answers to a batch are measured by: the same in training's validation and in `evaluate`."""
 
 from collections.abc import Mapping
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from handgraph.errors import ConfigError
 from handgraph.evaluation.metrics import JointErrors, PixelErrors
+from handgraph.placement import bone_lengths
 
 
 def inputs(system: ModuleType, batch: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -19,13 +22,22 @@ class Measures:
 
     A system with `joints_mm(output, crops)` is measured in the camera frame. One with `relative_mm(output,
     crops, scale_mm)` is measured relative to the wrist; where it answers in hand lengths, the truth lends the
-    length of its `SCALE_BONE`, as its paper does. One with `keypoints_px(output, crops)` is measured in the
-    image, in pixels and as a part of the longer side of the true keypoints' box.
+    length of its `SCALE_BONE`, as its paper does, and once more the lengths of all bones, by `unit_mm`. One
+    with `keypoints_px(output, crops)` is measured in the image, in pixels and as a part of the longer side of
+    the true keypoints' box.
+
+    `optimise` says whether 3D is laid on the 2D keypoints, by systems that can; None is what is theirs.
+    Raises ConfigError for another system.
     """
 
-    def __init__(self, system: ModuleType) -> None:
+    def __init__(self, system: ModuleType, optimise: bool | None = None) -> None:
         self.system = system
         self.joints, self.pixels = JointErrors(), PixelErrors()
+        self.all_bones = JointErrors()
+        self.options = {} if optimise is None else {"optimise": optimise}
+        relative = getattr(system, "relative_mm", None)
+        if self.options and (relative is None or "optimise" not in signature(relative).parameters):
+            raise ConfigError(f"optimise: {system.__name__.rpartition('.')[2]} lays no 3D on 2D keypoints")
         self.root_relative = not hasattr(system, "joints_mm")
 
     def __len__(self) -> int:
@@ -48,10 +60,13 @@ class Measures:
             if hasattr(system, "SCALE_BONE"):
                 near, far = system.SCALE_BONE
                 scale_mm = np.linalg.norm(true_mm[:, far] - true_mm[:, near], axis=-1)
-            predicted = system.relative_mm(output, crops, scale_mm)
+            predicted = system.relative_mm(output, crops, scale_mm, **self.options)
             usable = np.isfinite(true_mm).all(axis=(1, 2))
             if usable.any():
                 self.joints.update(predicted[usable], true_mm[usable])
+                if scale_mm is not None and hasattr(system, "unit_mm"):
+                    other = system.unit_mm(bone_lengths(true_mm)) / scale_mm
+                    self.all_bones.update((predicted * other[:, None, None])[usable], true_mm[usable])
         if "uv" in batch and hasattr(system, "keypoints_px"):
             known = _array(batch["known"]).astype(bool)
             true_px = np.stack(
@@ -65,10 +80,15 @@ class Measures:
             if usable.any():
                 truth = true_px[usable]
                 sides = (np.nanmax(truth, axis=1) - np.nanmin(truth, axis=1)).max(axis=1)
-                self.pixels.update(system.keypoints_px(output, crops)[usable], truth, np.maximum(sides, 1.0))
+                seen = system.keypoints_px(output, crops, **self.options)
+                self.pixels.update(seen[usable], truth, np.maximum(sides, 1.0))
 
     def compute(self) -> dict[str, Any]:
-        """The figures of `JointErrors.compute` and `PixelErrors.compute`, and `alignment` for the former."""
+        """The figures of `JointErrors.compute` and `PixelErrors.compute`, and `alignment` for the former.
+
+        `scaled_by_all_bones_mpjpe_mm`, with its interval, is of answers in hand lengths that all true bones
+        of the hand give their size; all other figures in mm are by one bone.
+        """
         result: dict[str, Any] = {}
         if len(self.pixels):
             result |= self.pixels.compute()
@@ -78,6 +98,10 @@ class Measures:
                 in_space["pck_mm"] = in_space.pop("pck")
             result |= in_space
             result["alignment"] = "wrist" if self.root_relative else "none"
+        if len(self.all_bones):
+            figures = self.all_bones.compute()
+            for name in ("mpjpe_mm", "mpjpe_mm_interval95", "median_mm"):
+                result[f"scaled_by_all_bones_{name}"] = figures[name]
         return result
 
 

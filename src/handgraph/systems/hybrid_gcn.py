@@ -435,20 +435,32 @@ def stages(config: Config) -> tuple[Stage, ...]:
     return coarse, refinement
 
 
-def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 21 2"]:
-    """The 2D joints in pixels of the image."""
-    return image_keypoints_px(output.uv, crops)
+def unit_mm(bones_mm: Float[np.ndarray, "*b 20"]) -> Float[np.ndarray, " *b"]:
+    """`scale_mm` of hands whose bones are known, in the order of `skeleton.BONES` (`decoding.unit_mm`)."""
+    return decoding.unit_mm(bones_mm)
+
+
+def keypoints_px(
+    output: Output, crops: Sequence[Crop], *, optimise: bool = False
+) -> Float[np.ndarray, "b 21 2"]:
+    """The 2D joints in pixels of the image; with `optimise` those of `decoding.optimised`."""
+    return image_keypoints_px(_answer(output, crops, optimise).uv, crops)
 
 
 def relative_mm(
-    output: Output, crops: Sequence[Crop], scale_mm: Float[np.ndarray, " b"] | None = None
+    output: Output,
+    crops: Sequence[Crop],
+    scale_mm: Float[np.ndarray, " b"] | None = None,
+    *,
+    optimise: bool = False,
 ) -> Float[np.ndarray, "b 21 3"]:
     """The joints about the wrist in the camera frame, mirrored back for a mirrored crop.
 
-    `scale_mm` is the true length of each hand's `SCALE_BONE`. Without it that of an average hand stands in,
-    and the answer is in millimetres only as far as the hand is average.
+    `scale_mm` is the true length of each hand's `SCALE_BONE`, as the paper's protocol has it, or what
+    `unit_mm` makes of all its bones. Without it that of an average hand stands in, and the answer is in
+    millimetres only as far as the hand is average. `optimise`: of `decoding.optimised`.
     """
-    return decoding.relative_mm(output.refined, crops, scale_mm)
+    return decoding.relative_mm(_answer(output, crops, optimise).pose, crops, scale_mm)
 
 
 def answer(output: Output) -> decoding.Answer:
@@ -458,18 +470,27 @@ def answer(output: Output) -> decoding.Answer:
 
 
 def decode(
-    output: Output, crops: Sequence[Crop], scale_mm: Float[np.ndarray, " b"] | None = None
+    output: Output,
+    crops: Sequence[Crop],
+    scale_mm: Float[np.ndarray, " b"] | None = None,
+    *,
+    optimise: bool = False,
 ) -> list[Hand]:
     """One `Hand` for each sample.
 
-    With a camera and `scale_mm`, the length of each hand's `SCALE_BONE`, a hand is in millimetres of the
-    camera frame, where its 2D joints are seen (`placement.root_translation`); otherwise, and where they admit
-    no such place, it is relative to the wrist in hand lengths and its `frame` says so.
+    With a camera and `scale_mm`, the length of each hand's `SCALE_BONE` or its `unit_mm`, a hand is in
+    millimetres of the camera frame, where its 2D joints are seen (`placement.root_translation`); otherwise,
+    and where they admit no such place, it is relative to the wrist in hand lengths and its `frame` says so.
+    With `optimise` it is first laid on its 2D joints (`decoding.optimised`), which the paper does not do.
 
     A joint's confidence is the 2D classifier's probability of the blocks about it; the score is the mean.
     Without classifiers there is no measure of either: no confidence, and a score of a half.
     """
-    return decoding.hands(answer(output), crops, scale_mm)
+    return decoding.hands(answer(output), crops, scale_mm, optimise=optimise)
+
+
+def _answer(output: Output, crops: Sequence[Crop], optimise: bool) -> decoding.Answer:
+    return decoding.optimised(answer(output), crops) if optimise else answer(output)
 
 
 def _confidence(output: Output) -> Float[Tensor, "b 21"]:

@@ -483,9 +483,11 @@ def relative_vertices_mm(
     return solve(output, crops, layer, optimise=optimise).vertices_mm @ turns
 
 
-def keypoints_px(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b 21 2"]:
+def keypoints_px(
+    output: Output, crops: Sequence[Crop], *, optimise: bool = True
+) -> Float[np.ndarray, "b 21 2"]:
     """The optimised joints in image pixels; the 2D detector's where a crop has no camera."""
-    return image_keypoints_px(solve(output, crops).uv, crops)
+    return image_keypoints_px(solve(output, crops, optimise=optimise).uv, crops)
 
 
 def decode(
