@@ -179,7 +179,7 @@ def paper_recipe(row: Row, dataset: str, root: str | None, seed: int) -> Recipe:
 
 def leg_name(leg: Leg, before: str) -> str:
     """The run of a leg that goes on from run `before`: the same training has the same name."""
-    what = json.dumps([leg.recipe.to_dict(), leg.moved, before], sort_keys=True)
+    what = json.dumps([leg.recipe.to_dict(), leg.moved, before, *filter(None, [leg.eyes])], sort_keys=True)
     return f"{leg.recipe.system}_{hashlib.sha256(what.encode()).hexdigest()[:10]}"
 
 
@@ -246,14 +246,16 @@ class Trial:
         if self.scale == "paper" or leg.recipe.data.name != "synthetic_rgb":
             return None
         from handgraph.datasets import ImageCrops
+        from handgraph.evaluation.views import Views
 
-        size, pictures = leg.recipe.data.options["size"], SCALES[self.scale].train
-        drawn = self._drawn("train", size, pictures, other=leg.moved)
+        size, scale = leg.recipe.data.options["size"], SCALES[self.scale]
+        drawn = self._drawn("train", size, scale.train, other=leg.moved)
         few = self._drawn("validation", size, 16, other=leg.moved)
-        return (
-            ImageCrops(drawn, leg.recipe.data.seed, size=size, margin=1.0),
-            ImageCrops(few, size=size, margin=1.0, augment=False),
-        )
+        validation = ImageCrops(few, size=size, margin=1.0, augment=False)
+        if not leg.eyes:
+            return ImageCrops(drawn, leg.recipe.data.seed, size=size, margin=1.0), validation
+        crops = ImageCrops(drawn, size=size, margin=1.0)  # the same views for every seed
+        return Views(self.runs / "images", crops, scale.views), validation
 
     def _drawn(self, split: str, size: int, images: int, **options: Any) -> Any:
         from handgraph.evaluation.drawn import DrawnOnce

@@ -7,6 +7,8 @@ stage III of a table is stage II's run gone on with. What differs from the paper
 - estimators learn heat maps that are distributions, by cross-entropy, since the papers' squared error learns
   nothing in so few steps; from then on every row has its paper's losses;
 - keypoints are read between cells (`decode: local`), or maps of 16 cells could not tell the rows apart;
+- systems that answer in 3D look through the shipped keypoint network, which is frozen and seen through once
+  for all rows (`views`): a backbone from scratch is too poor after so few images for their rows to differ;
 - AdamW with a falling rate, the same for all rows of a table.
 
 Scale `paper` has none of this: there a row is its paper's recipe.
@@ -21,6 +23,7 @@ from typing import Any
 from handgraph.errors import ConfigError
 from handgraph.evaluation.drawn import BLOCK
 from handgraph.evaluation.tables import Row
+from handgraph.evaluation.views import digest
 from handgraph.training.checkpoint import find_system
 from handgraph.training.recipe import Recipe, build
 
@@ -58,6 +61,8 @@ class Scale:
 
     train: int
     """Photographs that are drawn to train on."""
+    views: int
+    """Of each of them, where a frozen network looks at them once for all."""
     test: int
     people: int
     """Persons in the test photographs of tables that calibrate them."""
@@ -74,6 +79,8 @@ class Leg:
     recipe: Recipe
     moved: bool = False
     """Whether it trains on the other kind of pictures."""
+    eyes: str = ""
+    """Digest of the shipped keypoint network where it looks through that one."""
 
 
 _HOURGLASS = {"stacks": 1, "width": 32, "growth": 32, "depth": 3, "form": "compact", "distribution": True}
@@ -118,21 +125,30 @@ _REFINE = (
     Phase("generator", 24_000, 1e-3, regardless_of={"discriminator": "multi"}),
     Phase("adversarial", 16_000, 1e-4),
 )
+# Two networks from scratch differ more by chance than by the shapes they are given: here they part late.
 _IDENTITY = (
-    Phase("detector", 16_000, 2e-3, regardless_of={"shape": "regressed", "supervision": "mesh"}),
-    Phase("mesh", 24_000, 1e-3),
+    Phase("mesh", 32_000, 1e-3, regardless_of={"shape": "given"}),
+    Phase("mesh_10th", 16_000, 5e-4),
     Phase("confidence", 8_000, 1e-3, {"batch_size": 64}),
 )
 _MOVED = 4_000
+# The shipped keypoint network, and where each system has a place for it.
+_SHIPPED = {"stacks": 1, "width": 48, "growth": 56, "depth": 3, "form": "compact", "distribution": True}
+_SEES: dict[str, dict[str, Any]] = {
+    "hybrid_gcn": {"keypoints": _SHIPPED, "keypoints_weights": "hourglass"},
+    "graph_refine": {"keypoints": _SHIPPED, "pretrained": "hourglass"},
+    "identity_mesh": {"detector": _SHIPPED, "detector_weights": "hourglass"},
+}
 
 
 def _systems(
     size: int, large: int, cpm: Mapping[str, Any], hourglass: Mapping[str, Any], jgr: Mapping[str, Any]
 ) -> dict[str, Small]:
-    """All systems on crops of `size` pixels, those whose features are a 32nd of the crop on `large` ones."""
+    """All systems on crops of `size` pixels, those that look through the shipped network on `large` ones."""
     kernel = size // 4 - 1
     local = {"input_size": size, "decode": "local"}
     graph = {**local, "kernel_size": kernel}
+    sees = {name: {"backbone": "hourglass", "input_size": large, **what} for name, what in _SEES.items()}
     moved = Phase("quarter", _MOVED, 5e-4, _HEATMAP)
     return {
         "jgr_p2o": Small({"joints": 21, "input_size": 64, **jgr}, (Phase("all", 24_000, 2e-3),)),
@@ -146,21 +162,19 @@ def _systems(
             {"cpm": cpm, "rotation_backbone": "small", "classifier": "small", **graph}, _RMGMN, "all"
         ),
         "agmn": Small({"cpm": cpm, "pairwise": {**cpm, "distribution": False}, **graph}, _AGMN, "half"),
-        "hybrid_gcn": Small({"input_size": large, "width": 16}, _HYBRID),
-        "graph_refine": Small({"input_size": size, "rotation": "6d"}, _REFINE),
-        "identity_mesh": Small(
-            {"input_size": large, "detector": {**hourglass, "distribution": False}}, _IDENTITY
-        ),
+        "hybrid_gcn": Small(sees["hybrid_gcn"], _HYBRID),
+        "graph_refine": Small({"rotation": "6d", **sees["graph_refine"]}, _REFINE),
+        "identity_mesh": Small(sees["identity_mesh"], _IDENTITY),
     }  # fmt: skip
 
 
 SCALES: dict[str, Scale] = {
     "tiny": Scale(
-        train=BLOCK, test=32, people=2, batch_size=16, images=64,
+        train=BLOCK, views=1, test=32, people=2, batch_size=16, images=64,
         systems=_systems(64, 64, _TINY_CPM, _TINY_HOURGLASS, {"width": 16, "input_size": 32}),
     ),
     "small": Scale(
-        train=8192, test=1024, people=16, batch_size=32, images=None,
+        train=8192, views=4, test=1024, people=16, batch_size=32, images=None,
         systems=_systems(64, 128, _CPM, _HOURGLASS, {"width": 64}),
     ),
 }  # fmt: skip
@@ -172,6 +186,7 @@ def legs_of(row: Row, scale: str, seed: int, *, moved: bool = False) -> list[Leg
     size = SCALES[scale]
     small = size.systems[row.system]
     system, config = find_system(row.system), {**small.config, **row.config}
+    eyes = digest() if row.system in _SEES else ""
     legs = []
     if small.after is not None:
         estimator = build(system.Config, config, row.name, "config").unary
@@ -184,7 +199,7 @@ def legs_of(row: Row, scale: str, seed: int, *, moved: bool = False) -> list[Leg
         raise ConfigError(f"{row.name}: no stage {row.until}, {row.system} has {', '.join(plan)}")
     for phase in small.phases:
         if phase.stage in plan:
-            legs.append(Leg(_recipe(row.system, row.config, phase, size, seed)))
+            legs.append(Leg(_recipe(row.system, row.config, phase, size, seed), eyes=eyes))
         if phase.stage == row.until:
             break
     if moved and small.moved is not None:
@@ -217,7 +232,7 @@ def _recipe(name: str, switches: Mapping[str, Any], phase: Phase, size: Scale, s
         "data": {
             "name": "synthetic_rgb" if colour else "synthetic_depth",
             "seed": seed + 1,
-            "samples": size.train if colour else steps * batch,
+            "samples": size.train * (size.views if name in _SEES else 1) if colour else steps * batch,
             "threads": 1,
             "ahead": 8,
             "options": {"size": made.input_size},

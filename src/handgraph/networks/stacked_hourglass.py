@@ -73,6 +73,7 @@ class StackedHourglass(nn.Module):
         super().__init__()
         width = shape.width
         compact = shape.form == "compact"
+        self.width = width
         self.distribution = shape.distribution
         self.stem: nn.Module = CompactStem(width) if compact else Stem(3, width)
         self.hourglasses = nn.ModuleList(
@@ -94,9 +95,16 @@ class StackedHourglass(nn.Module):
         return self.describe(image)[0]
 
     def describe(
-        self, image: Float[Tensor, "b 3 h w"]
+        self, image: Float[Tensor, "b 3 h w"], before: Float[Tensor, "b m h4 w4"] | None = None
     ) -> tuple[tuple[Float[Tensor, "b n h4 w4"], ...], Float[Tensor, "b c h4 w4"]]:
-        """The maps of `forward`, and the features that the last of them were read from."""
+        """The maps of `forward`, and the features that the last of them were read from.
+
+        `before`: features and last maps of an earlier call, as channels one after the other. Then the image
+        is not looked at again, since what a frozen network sees can be kept.
+        """
+        if before is not None:
+            features, last = before.float().tensor_split([self.width], dim=1)
+            return (last,), features
         x = self.stem(image)
         maps, features = [], x
         for stack, hourglass in enumerate(self.hourglasses):

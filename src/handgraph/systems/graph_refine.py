@@ -169,10 +169,13 @@ class GraphRefine(nn.Module):
         """While the prior alone is trained, the refinement is left out: it would answer with the prior."""
         self.refining = stage.mode != "prior"
 
-    def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
+    def forward(
+        self, image: Float[Tensor, "b 3 s s"], before: Float[Tensor, "b _ _ _"] | None = None
+    ) -> Output:
+        """`before`: what the keypoint network saw in the image."""
         seen: tuple[Tensor, ...] = (image,)
         if self.keypoints is not None:
-            maps, details = self.keypoints.describe(image)
+            maps, details = self.keypoints.describe(image, before)
             seen = (details, maps[-1])
         features, prior = self.prior(*seen)
         refined = prior["prior_mm"]
@@ -382,6 +385,11 @@ def project(
 def about_wrist(joints_mm: Float[Tensor, "b 21 3"]) -> Float[Tensor, "b 21 3"]:
     """The joints with the wrist at the origin."""
     return joints_mm - joints_mm[:, :1]
+
+
+def inputs(batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """The image, and with `seen` in the batch what the keypoint network saw in it before."""
+    return (batch["image"], batch["seen"]) if "seen" in batch else (batch["image"],)
 
 
 def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

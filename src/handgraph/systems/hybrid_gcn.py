@@ -13,7 +13,7 @@ refinement predicts what to add to the coarse pose, which it would otherwise hav
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isqrt
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -199,11 +199,14 @@ class HybridGcn(nn.Module):
             self.refinement = FullyConnected(3, 8 * config.hidden, 3, gain=0.01)
         self.register_buffer("overlapped", torch.tensor(config.overlapped), persistent=False)
 
-    def forward(self, image: Float[Tensor, "b 3 s s"]) -> Output:
+    def forward(
+        self, image: Float[Tensor, "b 3 s s"], before: Float[Tensor, "b _ _ _"] | None = None
+    ) -> Output:
+        """`before`: what the keypoint network saw in the image."""
         if self.keypoints is None:
             features = self.backbone(image).flatten(2)  # (b, 21, h · w), section 3.2
         else:
-            maps, details = self.keypoints.describe(image)
+            maps, details = self.keypoints.describe(image, before)
             features = self.backbone(details, maps[-1])
         # Bfloat16's eight bits are half a pixel, and too coarse for Algorithm 2; these layers cost nothing.
         with torch.autocast(image.device.type, enabled=False):
@@ -326,6 +329,11 @@ class FullyConnected(nn.Module):
     def forward(self, features: Float[Tensor, "b n f"]) -> Float[Tensor, "b n d"]:
         hidden = self.first(features.flatten(1)).relu()
         return self.second(hidden).unflatten(1, (JOINTS, -1))
+
+
+def inputs(batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """The image, and with `seen` in the batch what the keypoint network saw in it before."""
+    return (batch["image"], batch["seen"]) if "seen" in batch else (batch["image"],)
 
 
 def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -178,13 +178,14 @@ class IdentityMesh(nn.Module):
         image: Float[Tensor, "b 3 s s"],
         shape: Float[Tensor, "b 10"] | None = None,
         subject: Float[Tensor, "b 10"] | None = None,
+        before: Float[Tensor, "b _ _ _"] | None = None,
     ) -> Output:
-        """`subject` is `set_subject`'s for each image; NaN for nobody."""
+        """`subject` is `set_subject`'s for each image; NaN for nobody. `before`: what the detector saw."""
         mode = self.mode if self.training else ""
         logits = uv = sureness = None
         seen: tuple[Tensor, ...] = (image,)
         if mode in ("", "detector") or self.config.backbone == MAPS:
-            logits, details = self.detector.describe(image)
+            logits, details = self.detector.describe(image, before)
             maps = logits[-1].float()
             if not self.config.detector.distribution:
                 maps = maps.sigmoid()
@@ -284,10 +285,13 @@ def rotations_of_six(six: Float[Tensor, "*n 6"]) -> Float[Tensor, "*n 3 3"]:
 def inputs(batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Image and true shape, the mean where it is unknown. A network that regresses shapes does not look.
 
-    With `subject` in the batch, the shapes of `IdentityMesh.set_subject`, one for each image.
+    With `subject` in the batch, the shapes of `IdentityMesh.set_subject`, one for each image; with `seen`,
+    what the 2D detector saw before, and does not look for again.
     """
-    subject = (batch["subject"],) if "subject" in batch else ()
-    return batch["image"], torch.nan_to_num(batch["shape"].float()), *subject
+    further: tuple[Any, ...] = (batch["subject"],) if "subject" in batch else ()
+    if "seen" in batch:
+        further = (batch.get("subject"), batch["seen"])
+    return batch["image"], torch.nan_to_num(batch["shape"].float()), *further
 
 
 def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
