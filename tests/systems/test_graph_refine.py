@@ -1,6 +1,8 @@
 """Graph refinement: each equation written out, what trains when, frames and units."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import roma
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from handgraph import skeleton
@@ -20,7 +23,9 @@ from handgraph.decoding.frames import camera_pose
 from handgraph.errors import ConfigError, InputError
 from handgraph.hand_model import HandLayer, load_open_hand
 from handgraph.networks.discriminator import MultiSourceDiscriminator, SingleSourceDiscriminator
+from handgraph.networks.heatmaps import keypoints_uv
 from handgraph.networks.image_features import build_features
+from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.systems import graph_refine
 from handgraph.systems.graph_refine import Config, GraphResBlock, Output
 from handgraph.training.checkpoint import load_system
@@ -183,6 +188,42 @@ def test_refined_pose_is_equation_2() -> None:
     refined = prior + graph_refine.UNIT_MM * (x @ weight.T + bias)
     assert np.abs(refined - prior).max() > 1
     np.testing.assert_allclose(output.refined_mm.detach(), refined, rtol=1e-3, atol=1e-2)
+
+
+def test_joints_are_told_how_far_their_keypoints_lie_beside_them() -> None:
+    """With backbone hourglass: the pinhole without a camera, solved for the step across the picture."""
+    glass = HourglassShape(1, 16, 2, "compact", 8, distribution=True)
+    network = shaken(build(backbone="hourglass", keypoints=glass)).eval()
+    told: list[torch.Tensor] = []
+    network.refinement.register_forward_pre_hook(lambda module, inputs: told.append(inputs[0].detach()))
+    image = batch()["image"]
+    output = network(image)
+    assert told[0].shape == (3, 21, 6)
+    prior, place = output.prior_mm.detach(), output.place.detach()
+    torch.testing.assert_close(100 * told[0][..., :3], prior)
+    moved = prior.clone()
+    moved[..., :2] += 100 * told[0][..., 3:5]
+    maps = network.keypoints(image)[-1]
+    seen = graph_refine.project(moved, place, torch.full((3, 3, 3), torch.nan))
+    torch.testing.assert_close(seen, keypoints_uv(maps, 64, "local"), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(told[0][..., 5], maps.amax(dim=(2, 3)))
+
+
+def test_refinement_begins_from_the_priors_backbone_where_that_reads_keypoints() -> None:
+    glass = HourglassShape(1, 16, 2, "compact", 8, distribution=True)
+    for changes, same in (({"backbone": "hourglass", "keypoints": glass}, True), ({}, False)):
+        network = build(**changes)
+        prior, generator, adversarial = graph_refine.stages(network.config)
+        ours, theirs = (part.features.state_dict() for part in (network.refinement, network.prior))
+        name = next(name for name in ours if name.endswith("conv1.weight"))
+        graph_refine.prepare(network, prior, None, network.config)
+        assert not torch.equal(ours[name], theirs[name])
+        graph_refine.prepare(network, generator, None, network.config)
+        assert torch.equal(ours[name], theirs[name]) == same
+        with torch.no_grad():
+            ours[name].add_(1)
+        graph_refine.prepare(network, adversarial, None, network.config)
+        assert not torch.equal(ours[name], theirs[name])
 
 
 @pytest.mark.parametrize("refinement", ["gcn", "fc"])
@@ -522,14 +563,19 @@ def test_configurations_that_do_not_exist(
 
 
 class Few:
-    """The labelled noise of `batch` as training data."""
+    """The labelled noise of `batch` as training data; whoever asks for draw `last` is told to end."""
 
     endless = False
+
+    def __init__(self, last: int | None = None) -> None:
+        self.last = last
 
     def __len__(self) -> int:
         return 4
 
     def batch(self, indices: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
+        if np.ndim(draws) and draws[0] == self.last:
+            os.kill(os.getpid(), signal.SIGTERM)
         data = batch(4)
         return {
             name: [value[i] for i in indices] if isinstance(value, list) else value[torch.as_tensor(indices)]
@@ -551,6 +597,21 @@ def test_all_three_stages_through_the_loop(tmp_path: Path) -> None:
     network, _, config, _ = load_system(tmp_path / "best")
     assert network.state_dict().keys() == config.build().state_dict().keys()
     assert {"mpjpe_mm", "root_relative_mpjpe_mm", "pa_mpjpe_mm", "epe_px"} <= result["metrics"].keys()
+
+
+@pytest.mark.slow
+def test_stopped_amid_the_adversarial_stage_both_sides_go_on_exactly(tmp_path: Path) -> None:
+    stages = {"prior": {"steps": 1}, "generator": {"steps": 1}, "adversarial": {"steps": 6}}
+    settings = {"system": "graph_refine", "config": SMALL, "batch_size": 4, "stages": stages}
+    recipe = build_recipe(Recipe, settings | {"data": {"ahead": 1, "threads": 1}}, "recipe")
+    train(recipe, tmp_path / "whole", data=(Few(), Few()))
+    stopped = train(recipe, tmp_path / "parts", data=(Few(last=4 * 5), Few()))
+    assert 2 < stopped["step"] < 8
+    assert train(recipe, tmp_path / "parts", resume=True, data=(Few(), Few()))["finished"]
+    whole, parts = (load_file(tmp_path / run / "last.safetensors") for run in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert any("adversary" in name for name in whole)
+    assert not [name for name in whole if not torch.equal(whole[name], parts[name])]
 
 
 @pytest.mark.slow

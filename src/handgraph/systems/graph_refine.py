@@ -32,8 +32,10 @@ from handgraph.networks.batch_norm import BatchNorm2d
 from handgraph.networks.discriminator import (
     MultiSourceDiscriminator,
     SingleSourceDiscriminator,
+    poses_between,
     score_slope,
 )
+from handgraph.networks.heatmaps import keypoints_uv
 from handgraph.networks.image_features import (
     MAPS,
     MapFeatures,
@@ -180,7 +182,11 @@ class GraphRefine(nn.Module):
         features, prior = self.prior(*seen)
         refined = prior["prior_mm"]
         if self.refinement is not None and self.refining:
-            refined = refined + UNIT_MM * self.refinement(refined / UNIT_MM, *seen)  # Eq. 2
+            nodes = refined / UNIT_MM
+            if self.keypoints is not None:
+                uv, height = keypoints_and_peaks(maps[-1], self.config.input_size)
+                nodes = torch.cat([nodes, beside(uv, refined, prior["place"]) / UNIT_MM, height], dim=2)
+            refined = refined + UNIT_MM * self.refinement(nodes, *seen)  # Eq. 2
         # Its loss must teach nothing but the doubt itself.
         doubt = self.doubt(features.detach()).float()
         return Output(refined_mm=refined, doubt=doubt, **prior)
@@ -189,6 +195,22 @@ class GraphRefine(nn.Module):
 def backbone(config: Config) -> ResidualFeatures | NamedFeatures | MapFeatures:
     """The prior's, or the refinement's; what it sees is the image, or what `GraphRefine.keypoints` sees."""
     return MapFeatures(config.keypoints) if config.backbone == MAPS else build_features(config.backbone)
+
+
+def keypoints_and_peaks(
+    maps: Float[Tensor, "b 21 h w"], size: int
+) -> tuple[Float[Tensor, "b 21 2"], Float[Tensor, "b 21 1"]]:
+    """The maps' keypoints (uv) and how high their peaks are. No gradient reaches the network behind them."""
+    maps = maps.detach().float()
+    return keypoints_uv(maps, size, "local"), maps.amax(dim=(2, 3)).unsqueeze(2)
+
+
+def beside(
+    uv: Float[Tensor, "b n 2"], joints_mm: Float[Tensor, "b n 3"], place: Float[Tensor, "b 3"]
+) -> Float[Tensor, "b n 2"]:
+    """How far keypoints lie beside the prior's joints in the picture, mm at the prior's depth."""
+    across_mm = WINDOW_MM * place[:, 2].exp()
+    return (uv - place[:, None, :2]) * across_mm[:, None, None] - joints_mm[..., :2]
 
 
 class Prior(nn.Module):
@@ -243,6 +265,14 @@ class Prior(nn.Module):
         }
 
 
+def node_inputs(config: Config) -> int:
+    """Numbers that each joint brings beside f: its place; with backbone hourglass, `beside` and the peak too.
+
+    Those are in f as well, but weights that all joints share cannot tell there which ones are whose.
+    """
+    return 6 if config.backbone == MAPS else 3
+
+
 class GraphRefinement(nn.Module):
     """The GCN refinement module (Fig. 3): [P̃, f] at each joint → Graph Res-blocks → each joint's deformation.
 
@@ -256,17 +286,17 @@ class GraphRefinement(nn.Module):
         graph = torch.from_numpy(skeleton.adjacency(21, skeleton.BONES).astype(np.float32))
         self.register_buffer("adjacency", normalised_adjacency(graph), persistent=False)
         self.features = backbone(config)
-        widths = [3 + self.features.channels] + [config.width] * config.blocks
+        widths = [node_inputs(config) + self.features.channels] + [config.width] * config.blocks
         self.blocks = nn.ModuleList(
             GraphResBlock(inputs, config.width, config.normalization) for inputs in widths[:-1]
         )
         self.deform = zeros(nn.Linear(config.width, 3))
 
     def forward(
-        self, pose: Float[Tensor, "b 21 3"], *seen: Float[Tensor, "b _ _ _"]
+        self, nodes: Float[Tensor, "b 21 k"], *seen: Float[Tensor, "b _ _ _"]
     ) -> Float[Tensor, "b 21 3"]:
         f = self.features(*seen)
-        x = torch.cat([pose, f.unsqueeze(1).expand(-1, 21, -1)], dim=2)  # P̃ ⊕ f of Eq. 2
+        x = torch.cat([nodes, f.unsqueeze(1).expand(-1, 21, -1)], dim=2)  # P̃ ⊕ f of Eq. 2
         for block in self.blocks:
             x = block(x, self.adjacency)
         return cast(Tensor, self.deform(x)).float()
@@ -293,16 +323,16 @@ class FcRefinement(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.features = backbone(config)
-        widths = [63 + self.features.channels] + [2 * config.width] * config.blocks
+        widths = [21 * node_inputs(config) + self.features.channels] + [2 * config.width] * config.blocks
         self.blocks = nn.ModuleList(
             FcResBlock(inputs, 2 * config.width, config.normalization) for inputs in widths[:-1]
         )
         self.deform = zeros(nn.Linear(2 * config.width, 63))
 
     def forward(
-        self, pose: Float[Tensor, "b 21 3"], *seen: Float[Tensor, "b _ _ _"]
+        self, nodes: Float[Tensor, "b 21 k"], *seen: Float[Tensor, "b _ _ _"]
     ) -> Float[Tensor, "b 21 3"]:
-        x = torch.cat([pose.flatten(1), self.features(*seen)], dim=1).unsqueeze(1)
+        x = torch.cat([nodes.flatten(1), self.features(*seen)], dim=1).unsqueeze(1)
         for block in self.blocks:
             x = block(x)
         return cast(Tensor, self.deform(x.squeeze(1))).float().unflatten(1, (21, 3))
@@ -469,14 +499,16 @@ def deceive(adversary: nn.Module, output: Output, batch: Mapping[str, Tensor]) -
 
 
 def adversary_measures(adversary: nn.Module, output: Output, batch: Mapping[str, Tensor]) -> dict[str, float]:
-    """`lipschitz`: the steepest slope of the score on this batch, per centimetre."""
+    """`lipschitz`: the steepest slope of the score on this batch, per centimetre; `lipschitz_bound`: what
+    spectral normalisation leaves possible at these poses."""
     true_mm, known = _whole_hands(batch)
     if not known.any():
         return {}
-    found = score_slope(
-        adversary, batch["image"][known], true_mm[known], about_wrist(output.refined_mm)[known]
-    )
-    return {"lipschitz": found.item()}
+    true_mm, predicted_mm = true_mm[known], about_wrist(output.refined_mm)[known].detach()
+    slope = score_slope(adversary, batch["image"][known], true_mm, predicted_mm)
+    judge = cast(MultiSourceDiscriminator | SingleSourceDiscriminator, adversary)
+    bound = torch.stack([judge.slope_bound(poses).max() for poses in poses_between(true_mm, predicted_mm)])
+    return {"lipschitz": slope.item(), "lipschitz_bound": bound.max().item()}
 
 
 def _whole_hands(batch: Mapping[str, Tensor]) -> tuple[Float[Tensor, "b 21 3"], Bool[Tensor, " b"]]:
@@ -529,7 +561,14 @@ def stages(config: Config) -> tuple[Stage, ...]:
 
 
 def prepare(module: GraphRefine, stage: Stage, data: Any, config: Config) -> None:
-    """Before training starts: fill the backbones with trained weights where the configuration names them."""
+    """Before training starts: fill the backbones with trained weights where the configuration names them.
+
+    With backbone hourglass the refinement's is filled too, once there is something to fill it with: it begins
+    the second stage as the prior's, of which the first has made something.
+    """
+    if config.backbone == MAPS and stage.name == "generator" and module.refinement is not None:
+        features = cast(nn.Module, module.refinement.features)
+        features.load_state_dict(module.prior.features.state_dict())
     if config.pretrained is None or stage.name != "prior":
         return
     if module.keypoints is not None:
