@@ -55,6 +55,17 @@ SLOW: dict[str, tuple[str, dict[str, Any]]] = {
         "graph_refine",
         {"width": 16, "blocks": 2, "input_size": 64, "rotation": "6d", "refinement": "fc"},
     ),
+    "graph_refine, through keypoints": (
+        "graph_refine",
+        {
+            "width": 16,
+            "blocks": 2,
+            "input_size": 64,
+            "rotation": "6d",
+            "backbone": "hourglass",
+            "keypoints": HourglassShape(1, 16, 2, "compact", distribution=True),
+        },
+    ),
     "identity_mesh": ("identity_mesh", {"detector": GLASS, "input_size": 64}),
     "identity_mesh, shape given": ("identity_mesh", {"detector": GLASS, "input_size": 64, "shape": "given"}),
 }

@@ -326,7 +326,7 @@ def test_doubt_teaches_itself_alone_and_becomes_the_mean_error() -> None:
         worse = output._replace(doubt=best.doubt + shift)
         assert graph_refine.loss(worse, data)["doubt"] > value
     confidence = decoding.confidence(best.doubt.exp())
-    np.testing.assert_allclose(confidence[0, 1:], 1 - np.exp(-20 / errors.numpy()), rtol=1e-5)
+    np.testing.assert_allclose(confidence[0, 1:], 1 - np.exp(-50 / errors.numpy()), rtol=1e-5)
 
 
 # --- Stages ---------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ WINDOW_MM = 250.0
 """What a crop around a hand spans at the hand's depth, about: where the estimate of the depth starts from."""
 NEAREST_MM = 50.0
 """Joints nearer to the camera are projected as if they were this far."""
-CONFIDENT_MM = 20.0
-"""A joint's confidence is the probability that it is no further than this from the truth, about the wrist."""
+CONFIDENT_MM = 50.0
+"""A joint's confidence is the probability that it is no further than this from the truth, about the wrist: the
+end of the range over which papers draw and integrate their 3D PCK."""
 
 # Of the fit that gives the mesh, mm²: staying near the prior's fingers, and within the joint limits.
 FIT_PRIOR, FIT_LIMITS = 10.0, 1000.0

@@ -161,3 +161,8 @@ def _is_nan(value: Any) -> bool:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":  # python -m handgraph.training.log RUN…: draw the curves of these runs anew
+    for _folder in sys.argv[1:]:
+        draw_curve(Path(_folder))
