@@ -20,8 +20,8 @@ WINDOW_MM = 250.0
 NEAREST_MM = 50.0
 """Joints nearer to the camera are projected as if they were this far."""
 CONFIDENT_MM = 50.0
-"""A joint's confidence is the probability that it is no further than this from the truth, about the wrist: the
-end of the range over which papers draw and integrate their 3D PCK."""
+"""A joint's confidence is the probability that it is no further than this from the truth, about the wrist;
+the papers' 3D PCK ends there."""
 
 # Of the fit that gives the mesh, mm²: staying near the prior's fingers, and within the joint limits.
 FIT_PRIOR, FIT_LIMITS = 10.0, 1000.0
