@@ -147,18 +147,22 @@ def peak_cells(maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n 2"]:
     return torch.stack([index % width, index // width], dim=-1).float()
 
 
-def local_cells(maps: Float[Tensor, "b n h w"], radius: int = 3) -> Float[Tensor, "b n 2"]:
-    """Centre of mass, in cells, of what is above zero within `radius` cells of the highest one.
+def local_cells(maps: Float[Tensor, "b n h w"], radius: int = 8) -> Float[Tensor, "b n 2"]:
+    """Centre of mass, in cells, of the squares of what is above zero within `radius` cells of the highest one.
 
-    Finer than a cell, and unlike a centre of mass over the whole map not drawn to a second peak.
+    Finer than a cell, and unlike a centre of mass over the whole map not drawn to a second peak far away.
+    Targets are blurred, squares are not: they hold to the peak where it is sharp, and where a keypoint may be
+    in several cells near one another, the answer lies among them.
     """
     maps = maps.float()
-    peak, weight = peak_cells(maps), window(maps, radius)
-    total = weight.sum(dim=(-2, -1))
+    peak, near = peak_cells(maps), window(maps, radius)
+    highest = near.amax(dim=(-2, -1), keepdim=True)
+    weight = (near / highest.clamp(min=torch.finfo(near.dtype).tiny)).square()
+    total = weight.sum(dim=(-2, -1))  # at least 1 where anything is above zero
     x = torch.arange(maps.shape[-1], dtype=maps.dtype, device=maps.device)
     y = torch.arange(maps.shape[-2], dtype=maps.dtype, device=maps.device)
     moments = torch.stack([weight.sum(dim=-2) @ x, weight.sum(dim=-1) @ y], dim=-1)
-    return torch.where((total > 0)[..., None], moments / total.clamp(min=1e-12)[..., None], peak)
+    return torch.where((total > 0)[..., None], moments / total.clamp(min=1.0)[..., None], peak)
 
 
 def window(maps: Float[Tensor, "b n h w"], radius: int) -> Float[Tensor, "b n h w"]:
