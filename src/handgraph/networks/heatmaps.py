@@ -148,7 +148,7 @@ def peak_cells(maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n 2"]:
 
 
 def local_cells(maps: Float[Tensor, "b n h w"], radius: int = 8) -> Float[Tensor, "b n 2"]:
-    """Centre of mass, in cells, of the squares of what is above zero within `radius` cells of the highest one.
+    """Centre of mass, in cells, of the squares of what is above zero within `radius` cells of the highest.
 
     Finer than a cell, and unlike a centre of mass over the whole map not drawn to a second peak far away.
     Targets are blurred, squares are not: they hold to the peak where it is sharp, and where a keypoint may be
