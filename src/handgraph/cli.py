@@ -348,12 +348,17 @@ def run_reproduce(args: argparse.Namespace) -> Answer:
         return Answer({"page": args.page}, f"{args.page}: written from the documents in {args.out}")
     if args.list or args.table is None:
         tables = list_tables(args.scale)
-        lines = [
-            f"{table['table']}: {table['title']} ({table['dataset']}, {table['metric']}, "
-            f"{len(table['rows'])} rows"
-            + (f"; trains on {table['training_images']:,} images)" if table["training_images"] else ")")
-            for table in tables
-        ]
+        lines = []
+        for table in tables:
+            images = table["training_images"]
+            cost = f"; trains on {images:,} images" if images else ""
+            rows = [
+                row["name"] + ("" if row["paper"] is None else f" {row['paper']:g}") for row in table["rows"]
+            ]
+            lines += [
+                f"{table['table']}: {table['title']} ({table['dataset']}, {table['metric']}{cost})",
+                f"    {' | '.join(rows)}",
+            ]
         lines.append("claims: sizes and speeds that the papers state (trains nothing)")
         return Answer(tables, "\n".join(lines))
     document = reproduce(
