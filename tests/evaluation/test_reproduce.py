@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -281,6 +284,30 @@ def test_a_table_that_was_interrupted_twice_is_the_same(minute, tmp_path, monkey
     for a, b in zip(whole["rows"], parts["rows"], strict=True):
         assert a["ours"] == b["ours"]
         assert a["interval95"] == b["interval95"]
+
+
+@pytest.mark.slow
+def test_a_table_whose_process_was_killed_twice_is_the_same(tmp_path):
+    """SIGKILL while the second leg of three is trained, and while the third is."""
+
+    def start(folder):
+        table = ["reproduce", "identity:6.3", "--scale", "tiny", "--out", folder.name]
+        return subprocess.Popen([sys.executable, "-m", "handgraph", *table], cwd=tmp_path)
+
+    for done in (1, 2):
+        process = start(tmp_path / "parts")
+        while len(list(tmp_path.glob("parts/runs/*/done.json"))) < done:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "parts" / "identity_6_3_tiny.json").exists()
+    tables = []
+    for name in ("parts", "whole"):
+        assert start(tmp_path / name).wait() == 0
+        document = json.loads((tmp_path / name / "identity_6_3_tiny.json").read_text())
+        tables.append([{**row, "minutes": None} for row in document["rows"]] + document["claims"])
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow

@@ -225,7 +225,7 @@ class Trial:
 
         recipe = leg.recipe
         if before is not None:
-            start = run.with_name(f"{run.name}.start.safetensors")
+            start = run.resolve().with_name(f"{run.name}.start.safetensors")  # named alike on resuming
             _begin(recipe, before / "best", start)
             recipe = replace(recipe, weights=str(start))
         seconds, begun = 0.0, (run / "last.safetensors").is_file()
