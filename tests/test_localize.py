@@ -1,15 +1,18 @@
 """The finder on drawn scenes whose hand is known, on synthetic frames, and on real ones if there are some."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from scipy.sparse.csgraph import dijkstra
 
-from handgraph import InputError, PinholeCamera
+from handgraph import InputError, PinholeCamera, localize
 from handgraph.images import read_depth
-from handgraph.localize import _spread, find_hands
+from handgraph.localize import _compiled_spread, _label, _spread_by_fronts, find_hands
 from handgraph.synthetic import DepthSynthesizer
 
 CAMERA = PinholeCamera(475.0, 475.0, 320.0, 240.0)
@@ -126,20 +129,101 @@ def test_same_frame_same_answer(empty: np.ndarray) -> None:
     assert [tuple(one.center_xyz_mm) for one in first] == [tuple(one.center_xyz_mm) for one in second]
 
 
-def test_distance_along_the_surface_goes_around_a_gap() -> None:
+SPREADS = pytest.mark.parametrize("spread", [_spread_by_fronts, _compiled_spread()], ids=["fronts", "queue"])
+
+
+@SPREADS
+def test_distance_along_the_surface_goes_around_a_gap(spread: localize.Spread) -> None:
     """A horseshoe on a plane: from one end to the other the way is around, not across."""
     rows, columns = np.mgrid[0:21, 0:21].astype(np.float32)
     xyz = np.dstack([columns * 5, rows * 5, np.full_like(rows, 500)])
     distance = np.full((21, 21), np.float32(1e9))
     distance[0:18, 8:13] = -1  # the gap: off the surface
-    _spread(xyz, distance, np.array([0]), np.float32(1e9))
+    spread(xyz, distance, np.array([0]), np.float32(1e9))
     np.testing.assert_allclose(distance[10, 0], 50, rtol=1e-5)
     np.testing.assert_allclose(distance[10, 4], (4 * np.sqrt(2) + 6) * 5, rtol=1e-5)
     assert distance[0, 20] > 150, "the straight way would be 100 mm"
     before = distance.copy()
-    _spread(xyz, distance, np.array([20]), np.float32(1e9))
+    spread(xyz, distance, np.array([20]), np.float32(1e9))
     assert distance[0, 20] == 0
     assert (distance <= before).all()
+
+
+def test_both_ways_along_a_surface_agree_to_the_last_bit(rng: np.random.Generator) -> None:
+    for _ in range(20):
+        height, width = rng.integers(1, 30, 2)
+        rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+        xyz = np.dstack([columns * 5, rows * 5, 500 + rng.normal(0, 8, rows.shape)]).astype(np.float32)
+        first = np.where(rng.random(rows.shape) < 0.7, np.float32(1e9), np.float32(-1))
+        second = first.copy()
+        for count, reach in ((1, 1e9), (3, 60.0)):
+            starts = rng.integers(0, height * width, count)
+            _spread_by_fronts(xyz, first, starts, np.float32(reach))
+            _compiled_spread()(xyz, second, starts, np.float32(reach))
+            np.testing.assert_array_equal(first, second)
+
+
+def test_distances_are_those_of_shortest_paths(rng: np.random.Generator) -> None:
+    """Against SciPy's Dijkstra on the same graph, two starts, one of which is as far as 20 mm already."""
+    xyz = np.dstack([*np.meshgrid(np.arange(9.0) * 5, np.arange(7.0) * 5), rng.normal(500, 4, (7, 9))])
+    on = rng.random((7, 9)) < 0.8
+    on.flat[[3, 50]] = True
+    points, place = xyz.reshape(-1, 3), np.argwhere(np.ones((7, 9)))
+    near = (np.abs(place[:, None] - place).max(axis=-1) == 1) & on.ravel() & on.ravel()[:, None]
+    graph = np.where(near, np.linalg.norm(points[:, None] - points, axis=-1), 0)
+    wanted = dijkstra(graph, indices=[3, 50]).min(axis=0).reshape(7, 9)
+    distance = np.where(on, np.float32(1e9), np.float32(-1))
+    _spread_by_fronts(xyz.astype(np.float32), distance, np.array([3, 50]), np.float32(1e9))
+    np.testing.assert_allclose(distance[on], np.minimum(wanted, 1e9)[on], rtol=1e-5)
+    assert (distance[~on] == -1).all()
+
+
+def test_the_first_frame_is_answered_as_the_next_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = DepthSynthesizer(3, "test").frame(1)
+    answers = []
+    for first in (True, False):
+        monkeypatch.setattr(localize, "_is_first_frame", lambda first=first: first)
+        answers.append(find_hands(frame.depth_mm, frame.camera))
+    assert answers[0]
+    for a, b in zip(*answers, strict=True):
+        assert tuple(a.center_xyz_mm) == tuple(b.center_xyz_mm)
+        assert (a.box_px, a.score) == (b.box_px, b.score)
+
+
+def test_numba_is_loaded_from_the_second_frame_on() -> None:
+    code = (
+        "import sys; import numpy as np; from handgraph import PinholeCamera\n"
+        "from handgraph.localize import find_hands\n"
+        "frame = np.zeros((120, 160), np.float32); frame[30:90, 60:100] = 500\n"
+        "for _ in range(2): find_hands(frame, PinholeCamera(150, 150, 80, 60)); print('numba' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["False", "True"]
+
+
+def test_surfaces_are_what_their_first_pixels_reach(rng: np.random.Generator) -> None:
+    """Against a walk from pixel to pixel, on surfaces so rough that many steps are possible one way alone."""
+    one_way = 0
+    for _ in range(40):
+        depth = rng.integers(10, 60, (9, 12)).astype(np.float32)
+        surface, spacing = rng.random((9, 12)) < 0.8, depth / np.float32(8.0)
+        wanted = np.zeros((9, 12), int)
+        for number, start in enumerate(np.argwhere(surface), 1):
+            reached = [] if wanted[tuple(start)] else [tuple(start)]
+            while reached:
+                y, x = reached.pop()
+                wanted[y, x] = number
+                for r, c in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                    if 0 <= r < 9 and 0 <= c < 12 and surface[r, c] and not wanted[r, c]:
+                        if abs(depth[r, c] - depth[y, x]) < 6 + 3 * spacing[y, x]:
+                            reached.append((r, c))
+                        else:
+                            one_way += abs(depth[r, c] - depth[y, x]) < 6 + 3 * spacing[r, c]
+        found = _label(depth, surface, spacing)
+        assert ((found == 0) == (wanted == 0)).all()
+        pairs = {pair for pair in zip(found.ravel().tolist(), wanted.ravel().tolist(), strict=True)}
+        assert len(pairs) == len(np.unique(found)) == len(np.unique(wanted))
+    assert one_way > 100
 
 
 def test_synthetic_frames(rng: np.random.Generator) -> None:

@@ -16,16 +16,19 @@ Each end becomes a `Candidate`, ordered by how hand-like it is. There may be sev
 second hand): whoever can judge better, such as a trained network, tries them in turn.
 """
 
+import functools
+import itertools
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, no_type_check
 
 import cv2
-import numba as nb
 import numpy as np
-from jaxtyping import Bool, Float
 
 from handgraph.camera import PinholeCamera
 from handgraph.errors import InputError
+from handgraph.shapes import Bool, Float, Int
 
 CUBE_MM = 250.0
 """Side of the cube around a hand: a stretched adult hand in any direction, with some room."""
@@ -99,9 +102,10 @@ def find_hands(
         return []
     xyz = _points(depth, grid_camera)
     surface = valid & ~_planes(xyz, valid, grid_camera) if box_px is None else valid
+    spread = _spread_by_fronts if _is_first_frame() else _compiled_spread()
     candidates = []
     for component in _components(depth, surface, grid_camera):
-        candidates += _ends(component, depth, xyz, grid_camera, step)
+        candidates += _ends(component, depth, xyz, grid_camera, step, spread)
     if not candidates and box_px is not None:
         candidates = [_nearest(depth, xyz, valid, step)]
     return _distinct(candidates)[:limit]
@@ -192,8 +196,53 @@ def _components(depth: np.ndarray, surface: np.ndarray, camera: PinholeCamera) -
     return masks[:6]
 
 
+def _label(depth: np.ndarray, surface: np.ndarray, spacing: np.ndarray) -> Int[np.ndarray, "h w"]:
+    """The connected surfaces, each with a number of its own above 0; 0 is no surface.
+
+    From a pixel the surface goes on to those of its four neighbours to which depth jumps by no more than the
+    steepest slope that a surface shows, `spacing` being the side of the pixel in mm: a surface is what its
+    first pixel reaches. Since nearer pixels are smaller, some steps are possible towards the camera alone.
+    """
+    height, width = depth.shape
+    jump = 6.0 + 3.0 * spacing.astype(np.float64)
+    solid = np.where(surface, depth, np.float32(np.nan))  # no step from or to a NaN is small
+    # A picture of the pixels and, between them, of the steps possible both ways, which OpenCV takes apart.
+    joined = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
+    joined[::2, ::2] = surface
+    one_way = []
+    for down, right in ((0, 1), (1, 0)):
+        a, b = np.s_[: height - down, : width - right], np.s_[down:, right:]
+        step = np.abs(solid[a] - solid[b])
+        there, back = step < jump[a], step < jump[b]
+        joined[down::2, right::2] = there & back
+        for index in np.flatnonzero(there != back).tolist():
+            row, column = divmod(index, width - right)
+            ends = (row, column), (row + down, column + right)
+            one_way.append(ends if there[row, column] else ends[::-1])
+    count, parts = cv2.connectedComponents(joined, connectivity=4)
+    parts = np.ascontiguousarray(parts[::2, ::2])
+    leads: dict[int, list[int]] = {}
+    for start, end in one_way:
+        leads.setdefault(int(parts[start]), []).append(int(parts[end]))
+    # OpenCV numbers the parts by their first pixels. What is left of a number goes to the first to reach it.
+    names = np.arange(count)
+    for first in sorted(leads):
+        reached = [first] if names[first] == first else []
+        while reached:
+            for part in leads.get(reached.pop(), ()):
+                if part > first and names[part] == part:
+                    names[part] = first
+                    reached.append(part)
+    return names[parts] if leads else parts
+
+
 def _ends(
-    mask: np.ndarray, depth: np.ndarray, xyz: np.ndarray, camera: PinholeCamera, step: int
+    mask: np.ndarray,
+    depth: np.ndarray,
+    xyz: np.ndarray,
+    camera: PinholeCamera,
+    step: int,
+    spread: "Spread",
 ) -> list[Candidate]:
     """The candidates at the ends of one surface."""
     border = np.zeros_like(mask)
@@ -210,9 +259,10 @@ def _ends(
     enters = pixel_mm.flat[starts].sum() >= _ARM_ENTERS_MM
     if not enters:
         starts = np.array([np.where(mask, radius, 0).argmax()])
-    surface = _Surface(mask, border, depth, xyz, pixel_mm, radius, (columns[0], rows[0]), step)
+    front = float(np.percentile(depth[mask], 2))
+    surface = _Surface(mask, border, depth, xyz, pixel_mm, radius, front, (columns[0], rows[0]), step)
     distance = np.where(mask, _FAR, np.float32(-1))
-    _spread(xyz, distance, starts, _FAR)
+    spread(xyz, distance, starts, _FAR)
     candidates: list[Candidate] = []
     for end in range(3):
         reached = np.where(distance < _FAR, distance, -1)
@@ -220,12 +270,14 @@ def _ends(
         from_root = float(reached.flat[tip])
         if from_root < 60.0 and candidates:
             break
-        candidate = _hand_at(surface, tip, short=bool(enters) and from_root < _SHORT_MM)
+        candidate = _hand_at(surface, tip, spread, short=bool(enters) and from_root < _SHORT_MM)
         if candidate is not None and candidate.score >= _LEAST_SCORE:
             candidates.append(candidate)
+        if end == 2:
+            break
         if end == 0 and not enters:  # the thickest part may be a palm: it is no beginning, this end is one
             distance = np.where(mask, _FAR, np.float32(-1))
-        _spread(xyz, distance, np.array([tip]), _FAR)
+        spread(xyz, distance, np.array([tip]), _FAR)
     return candidates
 
 
@@ -241,17 +293,19 @@ class _Surface(NamedTuple):
     """Side of a pixel on the surface."""
     radius: np.ndarray
     """Distance to the silhouette, mm."""
+    front: float
+    """Depth of its nearest part, mm."""
     corner: tuple[int, int]
     """Column and row of its first pixel in the grid."""
     step: int
     """Image pixels a grid pixel."""
 
 
-def _hand_at(surface: _Surface, tip: int, *, short: bool) -> Candidate | None:
+def _hand_at(surface: _Surface, tip: int, spread: "Spread", *, short: bool) -> Candidate | None:
     """Judge the end of a surface whose outermost pixel is `tip`; `short` of a whole hand from the border."""
     depth, xyz, pixel_mm, radius = surface.depth, surface.xyz, surface.pixel_mm, surface.radius
     from_tip = np.where(surface.mask, _FAR, np.float32(-1))
-    _spread(xyz, from_tip, np.array([tip]), np.float32(_REACH_MM + 120))
+    spread(xyz, from_tip, np.array([tip]), np.float32(_REACH_MM + 120))
     on = surface.mask & (from_tip < _FAR)
     palm = _palm(radius, from_tip, on)
     palm_radius, palm_distance = float(radius.flat[palm]), float(from_tip.flat[palm])
@@ -268,7 +322,7 @@ def _hand_at(surface: _Surface, tip: int, *, short: bool) -> Candidate | None:
     rows, columns = np.nonzero(hand)
     outline = cv2.convexHull(np.column_stack([columns, rows]).astype(np.int32))
     solidity = min(1.0, len(rows) / max(cv2.contourArea(outline), 1.0))
-    behind = float(depth.flat[palm]) - float(np.percentile(depth[surface.mask], 2))
+    behind = float(depth.flat[palm]) - surface.front
     score = (
         _within(area, 3_500.0, 18_000.0)
         * _within(palm_radius, 20.0, 48.0)
@@ -339,16 +393,58 @@ def _distinct(candidates: list[Candidate]) -> list[Candidate]:
     return kept
 
 
-@nb.njit(cache=True, nogil=True)
+Spread = Callable[[np.ndarray, np.ndarray, np.ndarray, np.float32], None]
+"""Lowers `distance` (h, w), mm along the surface `xyz` (h, w, 3), to that from the `starts`, within a reach.
+
+Pixels below 0 are not on the surface; `starts` are flat indices. Shortest paths between the eight neighbours,
+their steps added up in float32: the least sum is the same whatever the order in which the paths are tried, so
+both implementations here agree to the last bit. They stop where an earlier start is nearer.
+"""
+
+_frames = itertools.count()
+
+
+def _is_first_frame() -> bool:
+    """Of this process, and numba is not there yet: loading it takes longer than this frame without it."""
+    return next(_frames) == 0 and "numba" not in sys.modules
+
+
+@functools.cache
+def _compiled_spread() -> Spread:
+    import numba as nb
+
+    compiled: Spread = nb.njit(cache=True, nogil=True)(_spread_by_queue)
+    return compiled
+
+
+def _spread_by_fronts(xyz: np.ndarray, distance: np.ndarray, starts: np.ndarray, reach: np.float32) -> None:
+    """`Spread` in NumPy: in every round all pixels that came nearer in the last one tell their neighbours."""
+    width = distance.shape[1] + 2
+    # Around the frame lies a border that is not on the surface, so that every pixel has eight neighbours.
+    points = np.pad(xyz, ((1, 1), (1, 1), (0, 0))).reshape(-1, 3)
+    padded = np.pad(distance, 1, constant_values=-1)
+    nearest = padded.reshape(-1)
+    around = np.array([-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1])
+    rows, columns = np.divmod(np.asarray(starts), distance.shape[1])
+    front = (rows + 1) * width + columns + 1
+    nearest[front] = 0
+    while len(front):
+        beside = front[:, None] + around
+        x, y, z = np.moveaxis(points[beside] - points[front][:, None], -1, 0)
+        there = nearest[front][:, None] + np.sqrt(x * x + y * y + z * z)
+        nearer = (there < nearest[beside]) & (there < reach)
+        np.minimum.at(nearest, beside[nearer], there[nearer])
+        front = np.unique(beside[nearer])
+    distance[:] = padded[1:-1, 1:-1]
+
+
 @no_type_check  # a checking wrapper, as in the tests, could not be compiled
-def _spread(
+def _spread_by_queue(
     xyz: np.ndarray, distance: np.ndarray, starts: np.ndarray, reach: np.float32
 ) -> None:  # pragma: no cover - compiled
-    """Lower `distance` (mm along the surface) to that from the `starts`, as far as `reach`.
+    """`Spread` for numba: labels are corrected from a queue.
 
-    Pixels below 0 are not on the surface; `starts` are flat indices. Shortest paths between the eight
-    neighbours by correcting labels from a queue, which on a grid of nearly equal steps visits a pixel hardly
-    twice, and stops where an earlier start is nearer.
+    On a grid of nearly equal steps that visits a pixel hardly twice.
     """
     height, width = distance.shape
     queue = np.empty(height * width, np.int32)
@@ -378,40 +474,3 @@ def _spread(
                         queued[r * width + c] = True
                         queue[(head + count) % len(queue)] = r * width + c
                         count += 1
-
-
-@nb.njit(cache=True, nogil=True)
-@no_type_check  # a checking wrapper, as in the tests, could not be compiled
-def _label(
-    depth: np.ndarray, surface: np.ndarray, spacing: np.ndarray
-) -> np.ndarray:  # pragma: no cover - compiled
-    """Number the connected surfaces from 1; 0 is no surface.
-
-    Of the four neighbours those belong together between which depth jumps by no more than the steepest slope
-    that a surface shows, `spacing` being the side of a pixel in mm.
-    """
-    height, width = depth.shape
-    labels = np.zeros((height, width), np.int32)
-    stack = np.empty((height * width, 2), np.int32)
-    last = 0
-    for row in range(height):
-        for column in range(width):
-            if not surface[row, column] or labels[row, column] > 0:
-                continue
-            last += 1
-            labels[row, column] = last
-            stack[0] = row, column
-            count = 1
-            while count > 0:
-                count -= 1
-                y, x = stack[count]
-                jump = 6.0 + 3.0 * spacing[y, x]
-                for side in range(4):
-                    r, c = y + (side == 0) - (side == 1), x + (side == 2) - (side == 3)
-                    if r < 0 or c < 0 or r >= height or c >= width:
-                        continue
-                    if surface[r, c] and labels[r, c] == 0 and abs(depth[r, c] - depth[y, x]) < jump:
-                        labels[r, c] = last
-                        stack[count] = r, c
-                        count += 1
-    return labels
