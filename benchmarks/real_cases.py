@@ -26,6 +26,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,18 @@ def handx(folder: Path) -> Iterator[Sample]:
             camera=PinholeCamera(*numbers((folder / f"{stem}_intrinsics.txt").read_text())[:4]),
             side="right",
         )
+
+
+def label_faces(real: str | Path | None = None) -> np.ndarray:
+    """The triangles (1538, 3) of the labels' 778 vertices, which all mesh cases have in one order."""
+    folder = Path(real or os.environ["HANDGRAPH_REAL"]) / "rgbd_mesh_handx"
+    return _faces(sorted(folder.glob("*_Mesh.obj"))[0])
+
+
+@lru_cache(maxsize=1)
+def _faces(path: Path) -> np.ndarray:
+    rows = [row.split()[1:4] for row in path.read_text().splitlines() if row.startswith("f ")]
+    return np.array([[int(corner.split("/")[0]) - 1 for corner in row] for row in rows])
 
 
 def eight_cameras(folder: Path) -> Iterator[Sample]:

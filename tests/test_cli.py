@@ -434,6 +434,15 @@ def test_a_damaged_subject_file_is_refused(tmp_path, capsys):
             ["export", "--model", "nobody", "--out", "x.onnx"],
             "unknown system 'nobody', expected one of",
         ),
+        (["predict", "frame.png", "--optimise"], "--optimise: jgr_p2o sees depth"),
+        (
+            ["predict", "photo.jpg", "--model", "identity_mesh", "--optimise"],
+            "--optimise: lays the 3D hand on its 2D keypoints, give --camera",
+        ),
+        (
+            ["predict", "photo.jpg", "--model", "siapose", "--no-optimise"],
+            "optimise: siapose lays no 3D hand on 2D keypoints",
+        ),
         (["predict", "frame.png", "--explain"], "--explain: draws the classes and relations of hybrid_gcn"),
         (
             ["predict", "frame.png", "--subject", "SUBJECT"],

@@ -11,10 +11,14 @@ import handgraph as hg
 from handgraph.answering import TorchNetwork
 from handgraph.cli import main
 from handgraph.colour import ColourEstimator
-from handgraph.errors import FormatError, InputError
+from handgraph.decoding import hybrid_gcn as decoding
+from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.finder import Found
+from handgraph.hand_model import HandLayer
 from handgraph.images import IMAGENET_MEAN, IMAGENET_STD
-from handgraph.systems import hourglass
+from handgraph.placement import bone_lengths
+from handgraph.subject import Subject
+from handgraph.systems import hourglass, hybrid_gcn
 from handgraph.training.checkpoint import save_weights
 
 # A right hand's palm from the front, thumb to the left, in parts of its height; wrist, then finger by finger.
@@ -222,3 +226,54 @@ def test_a_part_of_a_hand_is_not_another_hand() -> None:
     turned = hand((100, 100), 200, 0.5)
     turned = hg.Hand("right", 0.5, turned.keypoints_px[::-1], turned.box_px, None)
     assert _distinct([turned, whole]) == [whole]
+
+
+class Pointing:
+    """A `hybrid_gcn` that says the same of every crop: one pose, and keypoints that are it without depth."""
+
+    name, input, runtime, takes_shape, meta = "hybrid_gcn", "colour", "torch", False, {}
+    config = hybrid_gcn.Config(input_size=64)
+
+    def __init__(self, pose):
+        self.pose = pose
+
+    def __call__(self, image, shape=None):
+        n = len(image)
+        uv = 0.5 + 0.05 * self.pose[:, :2]
+        return decoding.Answer(np.tile(uv, (n, 1, 1)), np.tile(self.pose, (n, 1, 1)), np.full((n, 21), 0.9))
+
+
+def person(bones_mm):
+    return Subject(
+        np.zeros(10), 180.0, 40.0, bones_mm, model="jgr_p2o", hand_model="open_hand", files=("a.png",),
+        weights=(1.0,),
+    )  # fmt: skip
+
+
+def test_a_subject_gives_millimetres_by_all_their_bones_and_keypoints_a_place_on_request():
+    flat = HandLayer()(torch.zeros(1, 10), torch.zeros(1, 48)).joints_mm[0].double().numpy()
+    flat = (flat - flat[0]) @ cv2.Rodrigues(np.array([0.3, 0.2, 1.5]))[0].T
+    bones = bone_lengths(flat)
+    estimate = ColourEstimator(Pointing(flat / bones[9]), bright)
+    subject_bones = 1.2 * bones
+    subject_bones[9] *= 1.5  # the unit's own bone, labelled elsewhere
+    image = np.zeros((200, 200, 3), np.uint8)
+    told = {"camera": hg.PinholeCamera(400.0, 400.0, 100.0, 100.0), "box": (50.0, 50.0, 100.0, 100.0)}
+    (hand,) = estimate(image, **told, side="right", subject=person(subject_bones))
+    assert hand.frame.startswith("camera frame")
+    np.testing.assert_allclose(bone_lengths(hand.joints_mm), 1.2 * bones, rtol=1e-3)
+    (relative,) = estimate(image, **told, side="right")
+    assert "relative" in relative.frame
+
+    estimate.optimise = True
+    (laid,) = estimate(image, **told, side="right", subject=person(subject_bones))
+    seen = told["camera"].uvd_from_xyz(laid.joints_mm.astype(float))[:, :2]
+    # The hand is seen where it says that it is, which before was so only about.
+    assert np.abs(seen - laid.keypoints_px).max() < 0.1
+    np.testing.assert_allclose(bone_lengths(laid.joints_mm).sum(), 1.2 * bones.sum(), rtol=0.02)
+
+
+def test_systems_that_lay_nothing_on_keypoints_refuse_to(estimate):
+    with pytest.raises(ConfigError, match="optimise: hourglass lays no 3D hand on 2D keypoints"):
+        estimate.optimise = True
+    estimate.optimise = None

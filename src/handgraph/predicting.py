@@ -112,6 +112,7 @@ class _Job:
 
     def load(self, groups: Sequence[Pictures | Unusable | str]) -> None:
         """Load the model that is named, or the one that what comes first calls for."""
+        from handgraph.colour import ColourEstimator
         from handgraph.estimator import load
 
         args = self.args
@@ -121,7 +122,7 @@ class _Job:
             name = default_model(first.files[0]) if isinstance(first, Pictures) else DEFAULT_COLOUR
         self.estimate: Any = load(name, checkpoint=args.checkpoint, runtime=args.runtime)
         if args.optimise is not None:
-            if self.estimate.input == "depth":
+            if not isinstance(self.estimate, ColourEstimator):
                 raise ConfigError(
                     f"--optimise: {self.estimate.name} sees depth and lays nothing on keypoints"
                 )

@@ -60,7 +60,7 @@ def unit_mm(bones_mm: Float[np.ndarray, "*b 20"]) -> Float[np.ndarray, " *b"]:
     hand would come out too large. NaN lengths are unknown; where all are, so is the unit.
     """
     typical = _typical_hand()
-    return relative_size(bones_mm, bone_lengths(typical)) * bone_length(typical, SCALE_BONE)
+    return np.asarray(relative_size(bones_mm, bone_lengths(typical)) * bone_length(typical, SCALE_BONE))
 
 
 def optimised(answer: Answer, crops: Sequence[Crop]) -> Answer:
