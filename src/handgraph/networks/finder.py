@@ -9,7 +9,7 @@ of the surroundings is added back to the finer ones.
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def loss(maps: Float[Tensor, "b 6 h w"], target: Float[Tensor, "b 8 h w"]) -> di
 
 
 MOST_DIFFERENCE = 1e-3
-"""Between the two runtimes' maps, in any channel."""
+"""Between the two runtimes' answers, anywhere."""
 
 
 def load(file: str | Path) -> FinderNet:
@@ -151,6 +151,21 @@ def exported(file: str | Path) -> bytes:
 
     Raises HandgraphError where the maps differ, MissingExtraError without the export extra.
     """
+    module = folded(load(file))
+    sides = {k: 32 * torch.export.Dim(name, min=1, max=64) for k, name in ((2, "rows"), (3, "columns"))}
+    about = {"finder": "maps of hands' middles, boxes and sides, stride 8"}
+    content = as_onnx(module, torch.zeros(2, 3, 128, 192), sides, "maps", about)
+    check_onnx(content, file, module, "maps", ((1, 3, 192, 192), (3, 3, 128, 192), (1, 3, 96, 64)))
+    return content
+
+
+def as_onnx(
+    module: nn.Module, example: Tensor, free: dict[int, Any], output: str, about: dict[str, Any]
+) -> bytes:
+    """A network of pictures as an ONNX file: `image`, whose batch and `free` axes are open, to `output`.
+
+    `about` says in its description what it is. Raises MissingExtraError without the export extra.
+    """
     try:
         import onnx
         import onnxruntime  # noqa: F401
@@ -158,36 +173,39 @@ def exported(file: str | Path) -> bytes:
     except ImportError as error:
         raise MissingExtraError(f"export needs {error.name}: pip install 'handgraph[export]'") from None
 
-    module = folded(load(file))
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
-    sides = {k: 32 * torch.export.Dim(name, min=1, max=64) for k, name in ((2, "rows"), (3, "columns"))}
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")  # of torch's own making, about torch's own insides
             program: Any = torch.onnx.export(
                 module,
-                (torch.zeros(2, 3, 128, 192),),
+                (example,),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["image"],
-                output_names=["maps"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096), **sides},),
+                output_names=[output],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096), **free},),
                 verbose=False,
             )
     finally:
         log.setLevel(level)
     model = program.model_proto
-    about = {"format_version": FILE_VERSION, "finder": "maps of hands' middles, boxes and sides, stride 8"}
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
+    onnx.helper.set_model_props(model, {METADATA: json.dumps({"format_version": FILE_VERSION, **about})})
     content: bytes = model.SerializeToString()
+    return content
+
+
+def check_onnx(
+    content: bytes, file: str | Path, module: nn.Module, output: str, shapes: Sequence[tuple[int, ...]]
+) -> None:
+    """Raise HandgraphError where both runtimes' answers to pictures of these shapes differ."""
     session = Session(content, file)
     rng = np.random.default_rng(0)
-    for shape in ((1, 3, 192, 192), (3, 3, 128, 192), (1, 3, 96, 64)):
+    for shape in shapes:
         pictures = rng.normal(0, 1, shape).astype(np.float32)
         with torch.inference_mode():
-            apart = np.abs(session(image=pictures)["maps"] - module(torch.from_numpy(pictures)).numpy()).max()
+            apart = np.abs(session(image=pictures)[output] - module(torch.from_numpy(pictures)).numpy()).max()
         if not apart <= MOST_DIFFERENCE:  # so that a NaN counts as too much
-            raise HandgraphError(f"{file}: not exported, maps differ from PyTorch's by {apart:.3g}")
-    return content
+            raise HandgraphError(f"{file}: not exported, {output} differ from PyTorch's by {apart:.3g}")
