@@ -24,7 +24,7 @@ are on their own data sets with networks many times as large: orders can be comp
 def markdown(document: Mapping[str, Any], examined: Mapping[str, str] | None = None) -> str:
     """A document of `reproduce` as a page: the table, the claims, and what it ran on."""
     if "stated" in document:
-        return _stated(document)
+        return _stated(document, examined)
     unit, seeds = document["unit"], document["seeds"]
     paper, test, metric = document["paper_dataset"], document["dataset"], document["metric"]
     lines = [
@@ -59,11 +59,11 @@ def markdown(document: Mapping[str, Any], examined: Mapping[str, str] | None = N
             low, high = claim["interval95"]
             gain = f"{_short(claim.get('gain', claim.get('figure')))} ({_short(low)} to {_short(high)})"
         lines.append(f"| {claim['claim']} | {VERDICTS[claim['holds']]} | {gain} |")
-    notes = [f"- {claim}: {text}" for claim, text in (examined or {}).items()]
-    if notes:
-        lines += ["", *notes]
-    lines += ["", _ran_on(document), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(examined), "", _ran_on(document), ""])
+
+
+def _notes(examined: Mapping[str, str] | None) -> list[str]:
+    return ["", *(f"- {claim}: {text}" for claim, text in examined.items())] if examined else []
 
 
 def page(folder: str | Path) -> str:
@@ -76,8 +76,8 @@ def page(folder: str | Path) -> str:
     examined = _read(folder / EXAMINED) if (folder / EXAMINED).is_file() else {}
     tables = [one for one in documents if one.get("scale") in ("small", "paper")]
     lines = [_INTRODUCTION, _counts(tables), ""]
-    lines += [markdown(one) for one in documents if "stated" in one]
-    lines += [markdown(one, examined.get(one["table"])) for one in tables]
+    sizes = [one for one in documents if "stated" in one]
+    lines += [markdown(one, examined.get(one["table"])) for one in (*sizes, *tables)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -96,7 +96,7 @@ def _counts(tables: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _stated(document: Mapping[str, Any]) -> str:
+def _stated(document: Mapping[str, Any], examined: Mapping[str, str] | None) -> str:
     lines = [
         "## Sizes and speeds that the papers state",
         "",
@@ -118,7 +118,7 @@ def _stated(document: Mapping[str, Any]) -> str:
             verdict,
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _ran_on(document), ""])
+    return "\n".join([*lines, *_notes(examined), "", _ran_on(document), ""])
 
 
 def _ran_on(document: Mapping[str, Any]) -> str:
