@@ -14,7 +14,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -23,11 +22,12 @@ from handgraph.console import (
     Answer,
     above_zero,
     folder,
+    from_zero,
     numbers,
+    port,
     progress,
     say,
     seconds,
-    seed,
     traceback_if_wanted,
     whole_number,
 )
@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_models(args: argparse.Namespace) -> Answer:
     """The systems and their shipped weights."""
+    import torch
+
     from handgraph import systems
     from handgraph.estimator import weights_path
     from handgraph.training.checkpoint import find_system, read_meta
@@ -81,7 +83,8 @@ def run_models(args: argparse.Namespace) -> Answer:
     rows = []
     for name in systems.names():
         system = find_system(name)
-        module = system.Config().build()
+        with torch.device("meta"):  # counted, never used: no memory, no random numbers
+            module = system.Config().build()
         shipped = weights_path(name)
         title, _, described = (system.__doc__ or name).partition("\n\n")
         rows.append(
@@ -284,9 +287,11 @@ def run_serve(args: argparse.Namespace) -> Answer:
 def run_export(args: argparse.Namespace) -> Answer:
     """A system as an ONNX file, compared with PyTorch before it is written."""
     from handgraph.estimator import shipped_weights
+    from handgraph.runtime import onnx_file
+
+    onnx_file(args.out)  # before PyTorch is imported
     from handgraph.export import export
 
-    folder(str(Path(args.out).parent))
     result = export(args.checkpoint or shipped_weights(args.model or DEFAULT_DEPTH), args.out)
     apart = f"{result['max_diff_px']:.2g} px"
     if result["max_diff_mm"] is not None:
@@ -467,10 +472,13 @@ def _parser() -> argparse.ArgumentParser:
         "--side", choices=("left", "right"), help="which hand it is (depth: right unless told; photos: tried)"
     )
     predict.add_argument(
-        "--hands", type=int, metavar="N", help="most hands in a picture (depth: 1 unless told; photos: all)"
+        "--hands",
+        type=whole_number,
+        metavar="N",
+        help="most hands in a picture (depth: 1 unless told; photos: all)",
     )
     predict.add_argument(
-        "--depth-scale", type=float, metavar="MM", help="millimetres a unit of the file (metres: 1000)"
+        "--depth-scale", type=above_zero, metavar="MM", help="millimetres a unit of the file (metres: 1000)"
     )
     predict.add_argument("--subject", metavar="FILE", help="whose hand it is, as `personalize` wrote it")
     predict.add_argument(
@@ -486,7 +494,9 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("json", "parquet"), default="json", help="with --out: write a table as well"
     )
     predict.add_argument("--resume", action="store_true", help="go on where the same command was interrupted")
-    predict.add_argument("--webcam", type=int, metavar="N", help="this machine's camera N, until Ctrl-C")
+    predict.add_argument(
+        "--webcam", type=from_zero, metavar="N", help="this machine's camera N, until Ctrl-C"
+    )
     predict.add_argument(
         "--fps", type=above_zero, help="take the pictures for the frames of a clip, so many a second"
     )
@@ -521,7 +531,7 @@ def _parser() -> argparse.ArgumentParser:
         "--partial", action="store_true", help="the data set is there in part on purpose: take what is there"
     )
     evaluate.add_argument("--samples", type=whole_number, metavar="N", help="measure only the first N")
-    evaluate.add_argument("--seed", type=seed, default=0, help="of the synthetic set")
+    evaluate.add_argument("--seed", type=from_zero, default=0, help="of the synthetic set")
 
     train = command("train", run_train, "train jgr_p2o_synthetic_small --out run data.samples=2000 --resume")
     train.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
@@ -534,7 +544,7 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(person)
     person.add_argument("--camera", metavar="FX,FY,CX,CY", help="focal lengths and principal point, pixels")
     person.add_argument("--side", choices=("left", "right"), help="which hand it is")
-    person.add_argument("--depth-scale", type=float, metavar="MM", help="millimetres a unit of the file")
+    person.add_argument("--depth-scale", type=above_zero, metavar="MM", help="millimetres a unit of the file")
     person.add_argument("--out", required=True, metavar="FILE", help="the subject file to write (JSON)")
 
     _convert_options(
@@ -556,8 +566,10 @@ def _parser() -> argparse.ArgumentParser:
         "--data", metavar="NAME", help="data set of scale paper, instead of the table's own"
     )
     repeated.add_argument("--root", metavar="DIR", help="the folder that holds it")
-    repeated.add_argument("--seed", type=seed, default=0, help="of weights and order of the images")
-    repeated.add_argument("--seeds", type=int, default=1, metavar="N", help="train with N seeds from it on")
+    repeated.add_argument("--seed", type=from_zero, default=0, help="of weights and order of the images")
+    repeated.add_argument(
+        "--seeds", type=whole_number, default=1, metavar="N", help="train with N seeds from it on"
+    )
     repeated.add_argument(
         "--page", metavar="FILE", help="train nothing: write all documents in --out as one page"
     )
@@ -569,7 +581,7 @@ def _parser() -> argparse.ArgumentParser:
     served.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)"
     )
-    served.add_argument("--port", type=int, default=8000, help="0: any that is free (8000)")
+    served.add_argument("--port", type=port, default=8000, help="0: any that is free (8000)")
     _model_options(served)
     served.add_argument(
         "--runtime", choices=("torch", "onnx"), default="torch", help="what runs the networks (torch)"
@@ -596,7 +608,7 @@ def _parser() -> argparse.ArgumentParser:
     synthesize = command("synthesize", run_synthesize, "synthesize hands -n 100 --seed 1")
     synthesize.add_argument("out", metavar="OUT", help="folder to write to")
     synthesize.add_argument("-n", type=whole_number, default=100, metavar="N", help="how many frames")
-    synthesize.add_argument("--seed", type=seed, default=0, help="the same seed gives the same hands")
+    synthesize.add_argument("--seed", type=from_zero, default=0, help="the same seed gives the same hands")
     synthesize.add_argument("--split", choices=("train", "validation", "test"), default="test")
     synthesize.add_argument(
         "--modality", choices=("depth", "rgb", "both"), default="depth", help="what to render"
@@ -655,11 +667,11 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{name}", metavar=name.upper(), help=what)
     parser.add_argument("--side", choices=("left", "right"), help="which hand IN's are")
-    parser.add_argument("--fps", type=float, metavar="N", help="frames a second of IN")
-    parser.add_argument("--hand-length", type=float, metavar="MM", help="of hands in hand lengths")
+    parser.add_argument("--fps", type=above_zero, metavar="N", help="frames a second of IN")
+    parser.add_argument("--hand-length", type=above_zero, metavar="MM", help="of hands in hand lengths")
     parser.add_argument("--hand-model", metavar="FILE", help="MANO file that poses are of (the open hand)")
-    parser.add_argument("--frame", type=int, metavar="N", help="only this frame")
-    parser.add_argument("--track", type=int, metavar="N", help="only the hand with this number")
+    parser.add_argument("--frame", type=from_zero, metavar="N", help="only this frame")
+    parser.add_argument("--track", type=from_zero, metavar="N", help="only the hand with this number")
     parser.add_argument("--only", choices=("left", "right"), help="only hands of this side")
     parser.add_argument("--fit", action="store_true", help="fit the hand model to joints without a pose")
     parser.add_argument("--hold", action="store_true", help="BVH: repeat the frame before a missing one")

@@ -28,17 +28,14 @@ from handgraph.decoding import decoder
 from handgraph.errors import ConfigError, HandgraphError, MissingExtraError
 from handgraph.files import atomic_write
 from handgraph.images import IMAGENET_MEAN, IMAGENET_STD, read_depth, read_image, to_network
-from handgraph.runtime import FILE_VERSION, METADATA, OPSET, SUBJECT, OnnxNetwork
+from handgraph.runtime import FILE_VERSION, METADATA, OPSET, SUBJECT, OnnxNetwork, onnx_file
 from handgraph.skeleton import JOINT_NAMES
 from handgraph.training.checkpoint import UNITS, find_system, load_system
 
 MOST_PX, MOST_MM = 0.05, 0.05
-"""Largest difference between the two runtimes' hands that an exported file may have."""
+"""Largest difference between the two runtimes' hands that an exported file may have, wherever they lie."""
 CUBE_MM = 250.0
 """Side of the depth cube that `predict` lays around a hand."""
-FARTHEST_MM = 10_000.0
-"""A hand that a network places farther away, as an untrained one may, is compared in the image alone: how far
-it is hangs on less than a float32 holds."""
 REPEATS = 30
 _VIEWS = ((1.0, 0.0, 0.0, False), (1.0, 0.0, 0.0, True), (1.25, 0.08, -0.05, False), (0.8, -0.06, 0.1, False))
 """Of each sample picture: size of the window over the usual one, its shift in parts of it, and mirrored."""
@@ -75,10 +72,12 @@ def export(checkpoint: str | Path, out: str | Path) -> dict[str, Any]:
     `max_abs_diff` (of all outputs), `max_diff_px`, `max_diff_mm` (None for 2D systems), `pictures`,
     `ms_torch` and `ms_onnx` (medians of one crop), `opset` and `bytes`.
 
-    Raises CheckpointError for damaged weights, ConfigError for a configuration that cannot stand alone,
+    Raises InputError, before any work, for a name without `.onnx` or a folder that cannot be written,
+    CheckpointError for damaged weights, ConfigError for a configuration that cannot stand alone,
     MissingExtraError without the export extra, and HandgraphError, leaving no file, where the hands differ by
     more than MOST_PX or MOST_MM.
     """
+    onnx_file(out)
     content, module = exported(checkpoint)
     with atomic_write(out) as part:
         part.write_bytes(content)
@@ -150,9 +149,11 @@ def exported_system(
     px, mm = parity["max_diff_px"], parity["max_diff_mm"]
     # Written so that a NaN counts as too much.
     if not (px <= MOST_PX and (mm is None or mm <= MOST_MM)):
+        apart, bounds = f"{px:.3g} px", f"{MOST_PX} px"
+        if mm is not None:
+            apart, bounds = f"{apart} and {mm:.3g} mm", f"{bounds} and {MOST_MM} mm"
         raise HandgraphError(
-            f"{source}: not exported, its hands differ from PyTorch's by {px:.3g} px and {mm or 0:.3g} mm, "
-            f"expected at most {MOST_PX} and {MOST_MM}"
+            f"{source}: not exported, its hands differ from PyTorch's by {apart}, expected at most {bounds}"
         )
     return with_metadata(parity), answering
 
@@ -236,8 +237,6 @@ def _hands_differ(
     px, mm = 0.0, None
     for a, b in zip(decoding.hands(ours, crops), decoding.hands(theirs, crops), strict=True):
         px = _larger(px, _apart(a.keypoints_px, b.keypoints_px))
-        if a.joints_mm is not None and np.abs(a.joints_mm).max() > FARTHEST_MM:
-            continue
         for name in ("joints_mm", "vertices_mm"):
             if getattr(a, name) is not None:
                 # Without its true size a hand is relative, in hand lengths of some 180 mm.

@@ -138,6 +138,25 @@ class OnnxNetwork:
         return self._answer(**self._session(image=np.asarray(image, np.float32), **more))
 
 
+def onnx_file(path: str | Path) -> Path:
+    """Where an ONNX file can be written: its folder is made if need be. Found out before any long work.
+
+    Raises InputError for another suffix than `.onnx`, and for a folder that cannot be made or written.
+    """
+    file = Path(path)
+    if file.suffix.lower() != ".onnx":
+        raise InputError(f"{path}: expected a name that ends in .onnx, found {file.suffix or 'no ending'}")
+    if file.is_dir():
+        raise InputError(f"{path}: is a folder, expected the name of a file to write")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file.parent}: cannot be made a folder ({error.strerror})") from None
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{file.parent}: the folder cannot be written to, choose another for {file.name}")
+    return file
+
+
 def load_onnx(path: str | Path) -> OnnxNetwork:
     """The network of an ONNX file that `handgraph export` wrote. Raises CheckpointError."""
     return OnnxNetwork(_content(Path(path)), path)
