@@ -7,7 +7,8 @@ imports, weights, reading, answer. Median of five, the runtimes taking turns; th
 before, as a user's first call makes them (`first_s` where this run had to: HANDGRAPH_CACHE chooses where they
 are). `idle` is an interpreter that does nothing, `imports` one that imports NumPy, OpenCV and ONNX Runtime:
 what no command could do without. `warm` is one more picture in a running process: the estimator's call on an
-array already read, median; `parts` says where that time goes. Threads are the runtimes' own choice.
+array already read, median. Where that time goes, medians too: `finder` says where to look, `network` answers
+so many `crops`, `rest` cuts them out and makes hands of the answers. Threads are the runtimes' own choice.
 
 `torch_free` says whether the ONNX command got along without importing PyTorch.
 """
@@ -27,6 +28,7 @@ from typing import Any
 from _bench import interleaved_ms, machine, report
 
 import handgraph as hg
+from handgraph import estimator
 from handgraph.images import read_depth, read_image
 
 COLD, WARM = 5, 30
@@ -66,7 +68,7 @@ def main() -> None:
                     "cold_s": cold[runtime],
                     "warm_ms": warm[runtime]["median"],
                     "warm_min_ms": warm[runtime]["min"],
-                    **network_share(estimate, array),
+                    **parts(estimate, array, max(2, round(WARM * options.repeats))),
                     **({"torch_free": torch_free, "first_s": first} if runtime == "onnx" else {}),
                 }
             )
@@ -116,28 +118,47 @@ def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
     return done
 
 
-def network_share(estimate: Any, array: Any) -> dict[str, Any]:
-    """How many crops one call asks the network about, and what it takes for them."""
-    network, crops, seconds = estimate._network, 0, 0.0
+def parts(estimate: Any, array: Any, repeats: int) -> dict[str, Any]:
+    """How many crops one call asks the network about, and the milliseconds of its parts."""
+    network, find, find_depth = estimate._network, getattr(estimate, "finder", None), estimator._find
+    crops: list[int] = []
+    spent: dict[str, float] = {}
+
+    def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            answer = call(*given, **named)
+            spent[name] = spent.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
+            return answer
+
+        return run
 
     class Counted:
         def __getattr__(self, name: str) -> Any:
             return getattr(network, name)
 
-        def __call__(self, image: Any, shape: Any = None) -> Any:
-            nonlocal crops, seconds
-            start = time.perf_counter()
-            answer = network(image, shape)
-            seconds += time.perf_counter() - start
-            crops += len(image)
-            return answer
+        def __call__(self, image: Any, *more: Any, **named: Any) -> Any:
+            crops.append(len(image))
+            return timed("network_ms", network)(image, *more, **named)
 
-    estimate._network = Counted()
+    rows = []
+    estimate._network, estimator._find = Counted(), timed("finder_ms", find_depth)
+    if find is not None:
+        estimate._finder = timed("finder_ms", find)
     try:
-        estimate(array)
+        for _ in range(repeats):
+            crops.clear()
+            spent.clear()
+            start = time.perf_counter()
+            estimate(array)
+            rest = 1e3 * (time.perf_counter() - start) - sum(spent.values())
+            rows.append({**spent, "rest_ms": rest})
     finally:
-        estimate._network = network
-    return {"crops": crops, "network_ms": 1e3 * seconds}
+        estimate._network, estimator._find = network, find_depth
+        if find is not None:
+            estimate._finder = find
+    medians = {key: statistics.median(row.get(key, 0.0) for row in rows) for key in rows[0]}
+    return {"crops": sum(crops), **medians}
 
 
 if __name__ == "__main__":

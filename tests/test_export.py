@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,10 +22,12 @@ import torch
 import handgraph as hg
 from handgraph import export, images, keypoints, runtime, skeleton, systems
 from handgraph.answering import TorchNetwork
-from handgraph.errors import CheckpointError, ConfigError, HandgraphError, MissingExtraError
+from handgraph.decoding import decoder
+from handgraph.errors import CheckpointError, ConfigError, HandgraphError, InputError, MissingExtraError
+from handgraph.estimator import shipped_weights
 from handgraph.networks.cpm import PoseMachineShape
 from handgraph.networks.stacked_hourglass import HourglassShape
-from handgraph.training.checkpoint import save_weights
+from handgraph.training.checkpoint import load_system, save_weights
 
 MACHINE = PoseMachineShape(stages=2, width=8, stride=4, norm=True)
 GLASS = HourglassShape(1, 16, 2, "compact")
@@ -66,13 +69,24 @@ SLOW: dict[str, tuple[str, dict[str, Any]]] = {
             "keypoints": HourglassShape(1, 16, 2, "compact", distribution=True),
         },
     ),
-    "identity_mesh": ("identity_mesh", {"detector": GLASS, "input_size": 64}),
-    "identity_mesh, shape given": ("identity_mesh", {"detector": GLASS, "input_size": 64, "shape": "given"}),
+    # With the shipped weights: without training, its hands lie where no millimetre fits into a float32.
+    "identity_mesh": ("identity_mesh", {"shape": "regressed"}),
+    "identity_mesh, shape given": ("identity_mesh", {"shape": "given"}),
 }
 
 
 def network(name: str, config: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
-    """Random weights; the norms have seen a batch, and no parameter is left at the zero it starts with."""
+    """Random weights; the norms have seen a batch, and no parameter is left at the zero it starts with.
+
+    Of identity_mesh those that are shipped.
+    """
+    if name == "identity_mesh":
+        trained, _, found, _ = load_system(shipped_weights(name))
+        made = replace(found, **config)
+        module = made.build()
+        weights = module.state_dict()
+        module.load_state_dict({key: value for key, value in trained.state_dict().items() if key in weights})
+        return module.eval(), made
     torch.manual_seed(0)
     made = getattr(systems, name).Config(**config)
     module = made.build().train()
@@ -222,22 +236,96 @@ def test_the_described_crop_is_the_one_that_is_made(files: Any) -> None:
     assert np.abs(ours - wanted).mean() < 0.02
 
 
-def test_a_file_that_answers_otherwise_is_not_written(
-    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "apart", "said"),
+    [
+        ("jgr_p2o", 0.06, r"by \S+ px and 0\.06\d* mm, expected at most 0\.05 px and 0\.05 mm"),
+        ("jgr_p2o", np.nan, r"by nan px and nan mm, expected at most 0\.05 px and 0\.05 mm"),
+        ("siapose", 0.06, r"by 0\.06\d* px, expected at most 0\.05 px$"),
+        ("jgr_p2o", 0.04, None),
+        ("siapose", 0.04, None),
+    ],
+)
+def test_a_file_whose_hands_are_too_far_off_gets_no_name(
+    name: str, apart: float, said: str | None, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_program", lambda *_: _Kept(files["jgr_p2o"][1]))
-    for px, mm in ((0.2, 0.01), (0.01, 0.2), (float("nan"), None)):
-        monkeypatch.setattr(export, "_hands_differ", lambda *_, px=px, mm=mm: (px, mm))
-        with pytest.raises(HandgraphError, match=r"not exported, its hands differ .* by .* px and .* mm"):
-            export.export(files["jgr_p2o"][0], tmp_path / "x.onnx")
-    assert not list(tmp_path.iterdir())
+    """What torch's exporter gives, with something added to an output that moves the hands by `apart`."""
+    weights, out, _ = files[name]
+    model, size = onnx.load(out), QUICK[name][1]["input_size"]
+    _, crops = export.sample_crops(getattr(systems, name).INPUT, size)
+    if name == "jgr_p2o":  # mm in depth
+        shift = np.array([0, 0, apart / max(crop.cube_mm / 2 for crop in crops)], np.float32)
+        if np.isnan(apart):
+            shift[:] = np.nan
+    else:  # px to the right
+        shift = np.array([apart / (size - 1) / max(px_of_crop(crop) for crop in crops), 0], np.float32)
+    (node,) = [node for node in model.graph.node if model.graph.output[0].name in node.output]
+    place = list(node.output).index(model.graph.output[0].name)
+    node.output[place] = "before"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(shift, "shift"))
+    model.graph.node.append(onnx.helper.make_node("Add", ["before", "shift"], [model.graph.output[0].name]))
+    monkeypatch.setattr(export, "_program", lambda *_: SimpleNamespace(model_proto=model))
+    if said is None:
+        found = export.export(weights, tmp_path / "x.onnx")
+        largest = found["max_diff_mm" if name == "jgr_p2o" else "max_diff_px"]
+        assert largest == pytest.approx(apart, abs=0.001)
+        assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+    else:
+        (tmp_path / "x.onnx").write_bytes(b"an older file")
+        with pytest.raises(HandgraphError, match=f"{weights}: not exported, its hands differ .* {said}"):
+            export.export(weights, tmp_path / "x.onnx")
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an older file"]
+        (tmp_path / "x.onnx").unlink()
+        with pytest.raises(HandgraphError, match="not exported"):
+            export.export(weights, tmp_path / "x.onnx")
+        assert not list(tmp_path.iterdir())
 
 
-class _Kept:
-    """What torch's exporter gives, from a file."""
+def px_of_crop(crop: hg.Crop) -> float:
+    """Image pixels a pixel of the crop."""
+    return float(1 / np.sqrt(abs(np.linalg.det(crop.crop_from_image[:, :2]))))
 
-    def __init__(self, path: Path) -> None:
-        self.model_proto = onnx.load(path)
+
+def test_a_hand_far_away_is_compared_in_millimetres_too() -> None:
+    decoding = decoder("jgr_p2o")
+    camera = hg.PinholeCamera(241.0, 241.0, 155.0, 119.0)
+    crops = [hg.Crop.cube(np.array([0.0, 0.0, 20_000.0]), 250.0, camera, 32)]
+    uvz = np.random.default_rng(0).uniform(0, 1, (1, 21, 3))
+    answer = decoding.Answer(uvz=uvz, spread=np.ones((1, 21)))
+    other = answer._replace(uvz=uvz + np.array([0, 0, 0.06 / 125]))
+    px, mm = export._hands_differ(decoding, answer, other, crops)
+    assert px < 1e-6
+    assert mm == pytest.approx(0.06, rel=1e-3)
+
+
+def test_where_no_export_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is read: there are no weights here, and nobody notices."""
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.onnx").mkdir()
+    for out, said in (
+        ("x.txt", r"x\.txt: expected a name that ends in \.onnx, found \.txt"),
+        ("new/x", r"x: expected a name that ends in \.onnx, found no ending"),
+        ("file/x.onnx", "file: cannot be made a folder"),
+        ("folder.onnx", r"folder\.onnx: is a folder, expected the name of a file to write"),
+    ):
+        with pytest.raises(InputError, match=said):
+            export.export(tmp_path / "none.safetensors", tmp_path / out)
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(runtime.os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=r"the folder cannot be written to, choose another for x\.onnx"):
+        export.export(tmp_path / "none.safetensors", tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("out", ["x.txt", "file/x.onnx"])
+def test_the_command_refuses_such_a_name_before_pytorch_is_imported(out: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code = (
+        "import sys; from handgraph.cli import main\n"
+        f"code = main(['export', '--out', {str(tmp_path / out)!r}]); print(code, 'torch' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["2", "False"]
+    assert shown.stderr.startswith(f"handgraph export: {tmp_path}")
 
 
 def test_the_comparison_sees_a_difference(files: Any) -> None:
@@ -246,7 +334,7 @@ def test_the_comparison_sees_a_difference(files: Any) -> None:
     answer = loaded(image)
     other = answer._replace(uv=answer.uv + np.float32(0.1 / 63))
     px, mm = export._hands_differ(keypoints, answer, other, crops)
-    scale = max(1 / np.sqrt(abs(np.linalg.det(crop.crop_from_image[:, :2]))) for crop in crops)
+    scale = max(px_of_crop(crop) for crop in crops)
     assert px == pytest.approx(0.1 * scale, rel=1e-3)
     assert mm is None
 
