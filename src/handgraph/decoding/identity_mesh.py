@@ -17,10 +17,10 @@ from handgraph.shapes import Float
 RELATIVE_FRAME = "relative to the wrist: x right, y down, z forward, millimetres of the hand model"
 
 # Inference-time optimisation, beyond Eq. 6.4, chosen on synthetic validation crops: 2D joints count by how
-# sure they are, at least so much (the authors' code can mask them); staying near the regressed fingers (px² of
-# the crop per rad²) and a little near the regressed joints (per mm²), which know the hand's turn better than
-# 2D joints that are wrong; joint limits where the hand model has any; keypoints farther off than this part of
-# the crop count less.
+# sure they are, at least so much (the authors' code can mask them); staying near the regressed fingers (px²
+# of the crop per rad²) and a little near the regressed joints (per mm²), which know the hand's turn better
+# than 2D joints that are wrong; joint limits where the hand model has any; keypoints farther off than this
+# part of the crop count less.
 LEAST_WEIGHT = 0.02
 FIT_PRIOR, FIT_JOINTS, FIT_LIMITS, FIT_ROBUST = 150.0, 0.01, 1000.0, 0.06
 # To the end: where the fit stops early, a rounding error decides after which step (0.05 px).
