@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from handgraph import cli, estimator, predicting
+from handgraph.errors import FormatError, InputError
 from handgraph.formats import read_json
-from handgraph.images import NYU_CAMERA
+from handgraph.images import NYU_CAMERA, read_image
 from handgraph.skeleton import JOINT_NAMES
 from handgraph.systems import jgr_p2o
 from handgraph.training.checkpoint import save_weights
@@ -190,12 +191,35 @@ def test_side_box_and_scale_reach_the_estimator(
         (["predict", "x.png", "--camera", "a,b,c,d"], "--camera a,b,c,d: expected fx,fy,cx,cy"),
         (["predict", "x.png", "--camera", "500,-500,3,4"], "fx and fy above zero"),
         (["predict", "x.png", "--box", "1,2"], "--box 1,2: expected x,y,w,h"),
+        (["predict", "x.png", "--box", "1,2,nan,4"], "--box 1,2,nan,4: expected x,y,w,h, four numbers"),
+        (["predict", "x.png", "--camera", "1,1,inf,3"], "--camera 1,1,inf,3: expected fx,fy,cx,cy, four num"),
         (["predict", "x.png", "--checkpoint", "nothing/here"], "nothing/here: no such weights file"),
         (["predict", "x.png", "--model", "resnet"], "unknown system 'resnet'"),
         (["evaluate", "--samples", "0"], "'0' is not a whole number above zero"),
         (["train", "no_such_recipe", "--out", "OUT"], "no_such_recipe: no such recipe file"),
         (["train", "jgr_p2o_synthetic_small", "batch=3", "--out", "OUT"], "unknown key batch"),
-        (["train", "jgr_p2o_synthetic_small", "--out", "OUT", "batch_size=x"], "batch_size is the str 'x'"),
+        (["train", "jgr_p2o_synthetic_small", "--out", "OUT", "batch_size=x"], "batch_size is the text 'x'"),
+        (
+            ["train", "jgr_p2o_synthetic_small", "--out", "OUT", "data.samples=abc"],
+            "override 'data.samples=abc': data.samples is the text 'abc', expected a whole number or null",
+        ),
+        (["predict", "x.png", "--hands", "0"], "argument --hands: '0' is not a whole number above zero"),
+        (["predict", "x.png", "--depth-scale", "nan"], "--depth-scale: 'nan' is not a number"),
+        (["predict", "--webcam", "-1"], "--webcam: '-1' is not a whole number from zero"),
+        (
+            ["predict", "--webcam", "99"],
+            "--webcam 99: cannot be opened; is it plugged in, and used by nobody",
+        ),
+        (["predict", "--webcam", "front"], "--webcam: 'front' is not a whole number from zero"),
+        (["reproduce", "jgr:2", "--seeds", "0"], "--seeds: '0' is not a whole number above zero"),
+        (["convert", "a.json", "b.csv", "--fps", "0"], "--fps: '0' is not a number above zero"),
+        (["serve", "--port", "abc"], "--port: 'abc' is not a port, a whole number from 0 to 65535"),
+        (["serve", "--port", "65536"], "--port: '65536' is not a port"),
+        (["evaluate", "--data", "rhd", "--root", "OUT"], "/out: no such folder; give the one that holds"),
+        (["train", "BAD", "--out", "OUT", "system=os"], "bad.yaml: unknown system 'os', expected one of"),
+        (["train", "BAD", "--out", "OUT"], "bad.yaml: joints is -3, expected 14 (NYU), 16 (ICVL) or 21"),
+        (["personalize", "x.png", "--out", "FOLDER"], "folder.onnx: is a folder, expected the name of a"),
+        (["datasets", "check", "nyu", "BAD"], "bad.yaml: no folder (bad.yaml is a file: give the folder)"),
         (["synthesize", "OUT", "-n", "none"], "'none' is not a whole number"),
         (["models", "extra"], "unknown argument 'extra'"),
     ],
@@ -203,10 +227,28 @@ def test_side_box_and_scale_reach_the_estimator(
 def test_wrong_usage_is_one_line(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    code, out, err = run(capfd, *(str(tmp_path / "out") if word == "OUT" else word for word in arguments))
+    places = {"OUT": tmp_path / "out", "BAD": tmp_path / "bad.yaml", "FOLDER": tmp_path / "folder.onnx"}
+    places["FOLDER"].mkdir()
+    places["BAD"].write_text("system: jgr_p2o\nconfig: {joints: -3}")
+    code, out, err = run(capfd, *(str(places.get(word, word)) for word in arguments))
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["nothing.jpg", "text.jpeg", "missing.webp", "text.BMP"])
+def test_a_bad_file_named_as_a_photograph_is_told_as_one(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    """Its content cannot say which system it is for, but its name does."""
+    path = tmp_path / name
+    if not name.startswith("missing"):
+        path.write_bytes(b"" if name.startswith("nothing") else b"hello")
+    assert predicting.default_model(str(path)) == "siapose"
+    with pytest.raises(InputError if name.startswith("missing") else FormatError) as caught:
+        read_image(path)
+    assert "depth" not in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
 def test_folder_that_cannot_be_is_found_out_before_any_work(

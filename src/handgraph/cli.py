@@ -74,8 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_models(args: argparse.Namespace) -> Answer:
     """The systems and their shipped weights."""
-    import torch
-
     from handgraph import systems
     from handgraph.estimator import weights_path
     from handgraph.training.checkpoint import find_system, read_meta
@@ -83,8 +81,7 @@ def run_models(args: argparse.Namespace) -> Answer:
     rows = []
     for name in systems.names():
         system = find_system(name)
-        with torch.device("meta"):  # counted, never used: no memory, no random numbers
-            module = system.Config().build()
+        module = system.Config().build()
         shipped = weights_path(name)
         title, _, described = (system.__doc__ or name).partition("\n\n")
         rows.append(
@@ -213,7 +210,11 @@ def run_train(args: argparse.Namespace) -> Answer:
     recipe, out = load_recipe(args.recipe, args.overrides), folder(args.out)
     if args.resume and not (out / "last.safetensors").is_file():
         raise ConfigError(f"{out}: holds no run to resume (no last.safetensors); begin it without --resume")
-    result = train(recipe, out, resume=args.resume)
+    try:
+        result = train(recipe, out, resume=args.resume)
+    except ConfigError as error:  # of a recipe that is only known to be wrong once its system is looked at
+        message = str(error).removeprefix("recipe: ")
+        raise ConfigError(message if message.startswith(str(out)) else f"{args.recipe}: {message}") from None
     figures = ", ".join(f"{name} {value:.3g}" for name, value in result["metrics"].items())
     text = f"{result['step']} of {result['steps']} steps: {result['checkpoint']}\n{figures}"
     return Answer(result, text, 0 if result["finished"] else 128 + (result["signal"] or 0))
@@ -309,6 +310,7 @@ def run_personalize(args: argparse.Namespace) -> Answer:
     from handgraph.subject import personalize_files, write_subject
 
     camera = PinholeCamera(*numbers(args.camera, "camera", "fx,fy,cx,cy")) if args.camera else None
+    new_file(args.out)
     estimate = load(args.model or model_for(args), checkpoint=args.checkpoint)
     subject, problems = personalize_files(
         args.files, estimate, camera=camera, side=args.side, depth_scale=args.depth_scale

@@ -37,10 +37,17 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def seed(text: str) -> int:
-    """An argument that random numbers begin with. Raises ArgumentTypeError below zero."""
+def from_zero(text: str) -> int:
+    """A number of something that is counted from zero. Raises ArgumentTypeError."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from zero")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A port to listen on. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
     return int(text)
 
 
@@ -75,7 +82,9 @@ def numbers(text: str, name: str, form: str) -> tuple[float, float, float, float
     try:
         a, b, c, d = (float(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--{name} {text}: expected {form}, four numbers in pixels") from None
+        a = b = c = d = math.nan
+    if not all(math.isfinite(number) for number in (a, b, c, d)):
+        raise InputError(f"--{name} {text}: expected {form}, four numbers in pixels")
     return a, b, c, d
 
 
@@ -91,6 +100,14 @@ def folder(path: str) -> Path:
     if not os.access(made, os.W_OK | os.X_OK):
         raise InputError(f"{path}: the folder cannot be written to; choose another or change its permissions")
     return made
+
+
+def new_file(path: str) -> Path:
+    """A file that can be written, in a folder that is made if need be. Found out before any long work."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder, expected the name of a file to write")
+    folder(str(Path(path).parent))
+    return Path(path)
 
 
 def progress(items: Iterable[Item], name: str, total: int | None = None) -> Iterable[Item]:

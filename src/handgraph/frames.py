@@ -178,7 +178,12 @@ class Webcam:
 
     def __init__(self, number: int) -> None:
         self.name = f"webcam {number}"
+        before = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(
+            0
+        )  # OpenCV's remarks on a camera that is not there; ours says what to do
         self._capture = cv2.VideoCapture(number)
+        cv2.utils.logging.setLogLevel(before)
         if not self._capture.isOpened():
             self._capture.release()
             raise InputError(

@@ -71,6 +71,7 @@ _BAD_HEADER = (
     MemoryError,
 )
 
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".webp", ".bmp")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNK = struct.Struct(">I4s").unpack_from
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
@@ -172,19 +173,20 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
 def is_photo(path: str | Path) -> bool:
     """Whether a file's first bytes say that it is a colour picture and no depth frame.
 
-    Depth packed into an RGB PNG (NYU's) leaves one channel empty, so it takes a look at the pixels. What
-    cannot be read counts as no photo: whoever opens it says what is wrong.
+    Depth packed into an RGB PNG (NYU's) leaves one channel empty, so it takes a look at the pixels. Of what
+    cannot be read the name decides, so that whoever opens it says what was expected there.
     """
+    named = Path(path).suffix.lower() in _PHOTO_SUFFIXES
     try:
         content = _read_bytes(Path(path))
         if not content.startswith(_PNG_SIGNATURE):
-            return content.startswith((b"\xff\xd8\xff", b"BM")) or content[8:12] == b"WEBP"
+            return content.startswith((b"\xff\xd8\xff", b"BM")) or content[8:12] == b"WEBP" or named
         header = check_png(Path(path), content)
         if header.palette or header.channels < 3:
             return header.palette
         return bool(decode_image(Path(path), content)[..., 0].any())
     except (FormatError, InputError):
-        return False
+        return named
 
 
 def decode_image(path: Path, content: bytes) -> UInt8[np.ndarray, "h w 3"]:

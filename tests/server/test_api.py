@@ -207,13 +207,20 @@ def test_photographs_need_weights_that_tell_size(client: TestClient) -> None:
 
 
 def clip(seconds: float, fps: int = 8, size: tuple[int, int] = (64, 48)) -> bytes:
+    """A clip of grey pictures."""
+    grey = [np.full((size[1], size[0], 3), 20 * i % 255, np.uint8) for i in range(round(seconds * fps))]
+    return clip_of(grey, fps)
+
+
+def clip_of(pictures: list[np.ndarray], fps: int = 8) -> bytes:
+    """These pictures as an MP4."""
     av = pytest.importorskip("av", reason="PyAV, which reads clips, is not installed")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        for index in range(round(seconds * fps)):
-            picture = np.full((size[1], size[0], 3), 20 * index % 255, np.uint8)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 8_000_000
+        for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return file.getvalue()
@@ -227,6 +234,19 @@ def test_a_clip_gives_hands_for_evenly_thinned_frames(client: TestClient) -> Non
     np.testing.assert_allclose(document["times_s"], [0, 0.5, 1, 1.5], atol=0.02)
     assert [image["file"] for image in document["images"]] == [f"c.mp4#{i}" for i in range(4)]
     assert document["images"][0]["size_px"] == [64, 48]
+
+
+def test_hands_of_a_clip_keep_their_tracks(client: TestClient) -> None:
+    photo = read_image(PHOTO)
+    away = np.full_like(photo, 128)
+    sent = {"file": ("c.mp4", clip_of([photo, photo, away, photo], fps=2))}
+    document = client.post("/api/predict", files=sent).json()
+    tracks = [[hand["track"] for hand in image["hands"]] for image in document["images"]]
+    assert tracks == [[1], [1], [], [1]], "seen again within the time a track lasts"
+    # What converts an answer takes it with its tracks.
+    again = {"predictions": ("hands.json", json.dumps(document).encode())}
+    response = client.post("/api/convert", files=again, data={"format": "coco"})
+    assert response.status_code == 200, response.text
 
 
 def test_a_clip_that_takes_too_long_is_answered_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -19,8 +19,6 @@ def test_a_port_that_is_taken_or_none(capsys: pytest.CaptureFixture[str]) -> Non
     told = capsys.readouterr().err
     assert f"--port {port}: cannot be used" in told
     assert "choose another" in told
-    assert main(["serve", "--port", "99999"]) == 2
-    assert "--port 99999: expected 0 to 65535" in capsys.readouterr().err
     assert main(["serve", "--host", "203.0.113.77", "--port", "0"]) == 2
     assert "--host 203.0.113.77" in capsys.readouterr().err
 

@@ -110,7 +110,7 @@ def check(
     """
     entry, root = _entry(name), Path(root)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder")
+        raise InputError(f"{root}: no folder{hint(root, '')}")
     found = Check(samples, pictures=out is not None)
     for part in entry.parts:
         try:
@@ -130,6 +130,8 @@ def check(
 
 def _read(entry: _Entry, root: Path, split: str, **options: Any) -> Dataset:
     """The reader; where it does not find the set in `root`, its message also says where that might be."""
+    if not root.exists():
+        raise InputError(f"{root}: no such folder; give the one that holds the data set")
     try:
         return entry.reader(root, split, **options)
     except InputError as error:

@@ -183,7 +183,9 @@ def _find(root: Path, part: str) -> Path:
     for folder in (root / part, root / "RHD_published_v2" / part):
         if folder.is_dir():
             return folder
-    raise InputError(f"{root}: no folder {part} or RHD_published_v2/{part}; give the folder that holds RHD's")
+    raise InputError(
+        f"{root}: no folder {part} or RHD_published_v2/{part}; give that or the folder that holds it"
+    )
 
 
 def _labels(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -40,18 +40,21 @@ def load_vgg19(trunk: nn.Sequential, source: str) -> None:
                 wanted.copy_(found)
 
 
-def load_part(module: nn.Module, source: str, prefix: str) -> None:
+def load_part(module: nn.Module, source: str, prefix: str, *, made_by: str = "") -> None:
     """Fill `module` with those tensors of a checkpoint whose names start with `prefix`, all of them.
 
     So a trained `cpm` or `hourglass`, whose network is at "network.", becomes a part of another system.
-    `source` is a file, with or without its ending, or the name of a system whose weights are shipped. Raises
-    CheckpointError where the file cannot be read or the part is of another architecture.
+    `source` is a file, with or without its ending, or the name of a system whose weights are shipped;
+    `made_by` is a command that makes such a file. Raises CheckpointError where the file cannot be read or the
+    part is of another architecture.
     """
     shipped = Path(__file__).parents[1] / "weights" / f"{source}.safetensors"
     if Path(source).is_file():
         file = source
     else:
         file = str(shipped) if source.isidentifier() and shipped.is_file() else f"{source}.safetensors"
+        if made_by and not Path(file).is_file():
+            raise CheckpointError(f"{source}: no such weights file; train it first: {made_by}")
     tensors = read_state(file)
     part = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     wanted = module.state_dict()

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from handgraph.errors import ConfigError, InputError, MissingExtraError
+from handgraph.errors import InputError, MissingExtraError
 from handgraph.server.limits import Limits
 
 STOP_SECONDS = 30
@@ -30,8 +30,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     except ImportError as error:
         raise MissingExtraError(f"serve needs {error.name}: pip install 'handgraph[serve]'") from None
 
-    if not 0 <= args.port <= 65535:
-        raise ConfigError(f"--port {args.port}: expected 0 to 65535")
     listening = _socket(args.host, args.port)
     limits = replace(Limits(), places=args.places, request_seconds=float(args.seconds))
     workers = args.workers or _workers()

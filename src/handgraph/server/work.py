@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ from handgraph.formats import (
     write_json,
     write_parquet,
 )
-from handgraph.hand import RELATIVE_FRAME, Hand
+from handgraph.hand import RELATIVE_FRAME, Hand, Side
 from handgraph.images import assumed_camera, is_photo, read_depth, read_image
 from handgraph.meshes import with_mesh, write_mesh
 from handgraph.report import depth_picture, write_overlay
@@ -33,6 +34,7 @@ from handgraph.server.clips import read_frames
 from handgraph.server.jobs import Deadline
 from handgraph.server.limits import Limits, Refused, check_upload
 from handgraph.subject import Subject, personalize_files, read_subject, write_subject
+from handgraph.tracking import Box, Follower
 
 PREVIEW_WIDTH = 960
 """Pixels; a depth frame is shown as a picture of at most this width."""
@@ -170,12 +172,18 @@ class Result:
     notes: tuple[str, ...] = ()
     frame: np.ndarray | None = None
     times_s: tuple[float, ...] | None = None
+    tracks: tuple[tuple[int, ...], ...] | None = None
+    """Of a clip, for each hand of each image."""
 
     def document(self, *, preview: bool = False) -> dict[str, Any]:
-        """What `handgraph predict --json` prints, and `input`, `notes`, for clips `times_s`."""
+        """What `handgraph predict --json` prints, and `input`, `notes`; of clips `times_s` and `track`."""
         document = to_document(self.predictions) | {"input": self.kind, "notes": list(self.notes)}
         if self.times_s is not None:
             document["times_s"] = [round(time_s, 4) for time_s in self.times_s]
+        if self.tracks is not None:
+            for image, tracks in zip(document["images"], self.tracks, strict=True):
+                for hand, track in zip(image["hands"], tracks, strict=True):
+                    hand["track"] = track
         if preview and self.kind == "depth" and self.frame is not None:
             document["preview"] = _preview(self.frame, self.predictions.images[0].hands)
         return document
@@ -202,9 +210,7 @@ def predict(
     if isinstance(estimate, ColourEstimator):
         frame = read_image(path)
         deadline.check()
-        hands = estimate(frame, camera=camera, box=settings.box, side=settings.side, subject=subject)[
-            : settings.hands
-        ]
+        hands = _look(estimate, frame, camera, settings, subject, None, None)
     else:
         image = read_depth(path, settings.depth_scale)
         frame, camera = image.depth_mm, camera or image.camera
@@ -233,7 +239,11 @@ def _predict_clip(
     camera = PinholeCamera(*settings.camera) if settings.camera else None
     images: list[ImageHands] = []
     times: list[float] = []
+    tracks: list[tuple[int, ...]] = []
     notes: list[str] = []
+    follower = Follower(
+        everywhere=settings.box is not None, least_score=estimate.least_score, most=settings.hands
+    )
     for index, (time_s, frame) in enumerate(read_frames(path, limits)):
         deadline.check()
         if times and deadline.nearly_over:
@@ -241,16 +251,36 @@ def _predict_clip(
                 f"only the clip's first {times[-1]:.1f} s were looked at: a request may take no longer"
             )
             break
-        hands = estimate(frame, camera=camera, box=settings.box, side=settings.side, subject=subject)[
-            : settings.hands
-        ]
-        hands = _finished(hands, settings, subject, notes)
+        look = partial(_look, estimate, frame, camera, settings, subject)
+        found, numbers = follower(frame, time_s, look)
+        hands = _finished(list(found), settings, subject, notes)
         height, width = frame.shape[:2]
         images.append(ImageHands(f"{path.name}#{index}", tuple(hands), size_px=(width, height)))
         times.append(time_s)
+        tracks.append(numbers)
     return Result(
-        Predictions(estimate.name, tuple(images)), "clip", tuple(dict.fromkeys(notes)), times_s=tuple(times)
+        Predictions(estimate.name, tuple(images)),
+        "clip",
+        tuple(dict.fromkeys(notes)),
+        times_s=tuple(times),
+        tracks=tuple(tracks),
     )
+
+
+def _look(
+    estimate: ColourEstimator,
+    frame: np.ndarray,
+    camera: PinholeCamera | None,
+    settings: Settings,
+    subject: Subject | None,
+    box: Box | None,
+    side: Side | None,
+) -> list[Hand]:
+    """Hands of a photograph or a clip's frame; what the client says of box and side wins over a track's."""
+    hands = estimate(
+        frame, camera=camera, box=settings.box or box, side=settings.side or side, subject=subject
+    )
+    return hands[: settings.hands]
 
 
 def _finished(hands: list[Hand], settings: Settings, subject: Subject | None, notes: list[str]) -> list[Hand]:

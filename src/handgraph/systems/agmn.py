@@ -221,7 +221,12 @@ def prepare(module: Agmn, stage: Stage, data: Any, config: Config) -> None:
         if isinstance(module.unary, PoseMachine):
             load_vgg19(module.unary.features.trunk, config.pretrained)
     if config.unary_weights is not None:
-        load_part(module.unary, config.unary_weights, "network.")
+        load_part(
+            module.unary,
+            config.unary_weights,
+            "network.",
+            made_by="handgraph train cpm_synthetic --out runs/cpm",
+        )
 
 
 def loss(output: Output, batch: Mapping[str, Any]) -> dict[str, Tensor]:

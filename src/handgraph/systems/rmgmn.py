@@ -265,7 +265,12 @@ def prepare(module: Rmgmn, stage: Stage, data: Any, config: Config) -> None:
             assert isinstance(module.unary, PoseMachine)
             load_vgg19(module.unary.features.trunk, config.pretrained)
         if config.unary_weights is not None:
-            load_part(module.unary, config.unary_weights, "network.")
+            load_part(
+                module.unary,
+                config.unary_weights,
+                "network.",
+                made_by="handgraph train cpm_synthetic --out runs/cpm",
+            )
     if config.models and stage.mode not in ("rotation", "unary") and not bool(module.fitted):
         uv, turn = _labelled_hands(module, data)
         fit_pool(module, uv, turn)

@@ -152,7 +152,7 @@ def load_system(path: str | Path) -> tuple[nn.Module, str, Any, dict[str, Any]]:
         tensors |= _part(file, prefix, parts[prefix] if isinstance(parts, dict) else None)
     try:
         name = str(meta["system"])
-        config = build(find_system(name).Config, meta["config"], file.name, "config")
+        config = build(find_system(name).Config, meta["config"], "its description", "config")
         module = config.build()
     except KeyError as error:
         raise CheckpointError(f"{file}: its description lacks {error}") from None

@@ -325,7 +325,13 @@ def _type_name(kind: Any) -> str:
 
 
 def _describe(value: Any) -> str:
-    return f"the {type(value).__name__} {_one_line(repr(value))[:60]}"
+    """A value found, with its kind in the words of `_type_name`."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    kind = {int: "number", float: "number", str: "text", dict: "mapping"}.get(
+        type(value), type(value).__name__
+    )
+    return f"the {kind} {_one_line(repr(value))[:60]}"
 
 
 def _hint(found: str, known: Iterable[str]) -> str:
