@@ -117,8 +117,8 @@ _COARSE = {
     },
 }  # fmt: skip
 _HYBRID = (
-    Phase("coarse", 48_000, 2e-3, _COARSE, {"refinement": "none"}),
-    Phase("refinement", 16_000, 1e-3, {"loss_weights": {"distance_refined": 60.0}}),
+    Phase("coarse", 36_000, 2e-3, _COARSE, {"refinement": "none"}),
+    Phase("refinement", 12_000, 1e-3, {"loss_weights": {"distance_refined": 60.0}}),
 )
 _REFINE = (
     Phase("prior", 24_000, 1e-3, regardless_of={"refinement": "gcn", "discriminator": "multi"}),
@@ -127,8 +127,8 @@ _REFINE = (
 )
 # Two networks from scratch differ more by chance than by the shapes they are given: here they part late.
 _IDENTITY = (
-    Phase("mesh", 32_000, 1e-3, regardless_of={"shape": "given"}),
-    Phase("mesh_10th", 16_000, 5e-4),
+    Phase("mesh", 24_000, 1e-3, regardless_of={"shape": "given"}),
+    Phase("mesh_10th", 12_000, 5e-4),
     Phase("confidence", 8_000, 1e-3, {"batch_size": 64}),
 )
 _MOVED = 4_000
@@ -174,7 +174,7 @@ SCALES: dict[str, Scale] = {
         systems=_systems(64, 64, _TINY_CPM, _TINY_HOURGLASS, {"width": 16, "input_size": 32}),
     ),
     "small": Scale(
-        train=8192, views=4, test=1024, people=16, batch_size=32, images=None,
+        train=8192, views=3, test=1024, people=16, batch_size=32, images=None,
         systems=_systems(64, 128, _CPM, _HOURGLASS, {"width": 64}),
     ),
 }  # fmt: skip
