@@ -64,10 +64,8 @@ def test_importing_handgraph_is_light():
 
 def test_the_way_to_an_answer_in_onnx_runtime_is_light():
     """All that `predict --runtime onnx` imports by name; what runs the network comes with the weights."""
-    code = "; ".join(
-        f"import handgraph.{name}"
-        for name in ("cli", "predicting", "estimator", "colour", "finder", "runtime", "subject", "decoding")
-    )
+    names = "cli predicting estimator colour finder localize runtime subject decoding"
+    code = "; ".join(f"import handgraph.{name}" for name in names.split())
     loaded = imported(f"{code}; from handgraph import systems; systems.names(); handgraph.load")
     assert not {*HEAVY, "jaxtyping", "safetensors", "tqdm", "yaml"} & loaded
 
