@@ -134,6 +134,54 @@ def test_what_the_network_finds_unconvincing_is_no_hand(estimate):
     assert hand.keypoints_px[:, 0].max() < 300
 
 
+class Counted:
+    """A network that remembers how many crops it was asked about each time."""
+
+    def __init__(self, network):
+        self.network, self.asked = network, []
+
+    def __getattr__(self, name):
+        return getattr(self.network, name)
+
+    def __call__(self, image, shape=None):
+        self.asked.append(len(image))
+        return self.network(image, shape)
+
+
+def test_the_network_is_asked_no_more_than_it_must(estimate):
+    """Either side, then the likely one closer; not where the first crop lay well, nor without a hand."""
+    image, places = picture((700, 300), (30, 60), 180)
+    cv2.rectangle(image, (450, 100), (560, 220), (200, 200, 200), -1)
+    network = Counted(estimate._network)
+    ColourEstimator(network, bright)(image)
+    assert network.asked[0] == 4  # two places as either hand
+    assert sum(network.asked[1:]) <= 1
+    low, size = places.min(axis=0), np.ptp(places, axis=0).max()
+    loose = (*(low - 0.8 * size), 2.6 * size, 2.6 * size)
+    well = (*(low - 0.1 * size), 1.2 * size, 1.2 * size)
+    for box, more in ((loose, [1]), (well, [])):
+        network.asked.clear()
+        (hand,) = ColourEstimator(network, bright)(image, box=box)
+        assert network.asked == [2, *more]
+        assert hand.side == "right"
+
+
+def test_a_side_in_doubt_is_looked_at_closer_as_either_and_both_looks_count():
+    from handgraph.colour import _likely, _surest
+
+    def looks(right, left):
+        keypoints = PLACES * 100
+        box = np.array([0.0, 0.0, 100.0, 100.0])
+        return [hg.Hand(side, score, keypoints, box) for side, score in (("right", right), ("left", left))]
+
+    assert [hand.side for hand in _likely(looks(0.70, 0.69))] == ["right", "left"]
+    assert [hand.side for hand in _likely(looks(0.60, 0.69))] == ["left"]
+    # The highest score of all is the right hand's, and does not make up for its lowest.
+    surest = _surest(looks(0.71, 0.70), looks(0.60, 0.69))
+    assert (surest.side, surest.score) == ("left", 0.70)
+    assert _surest(looks(0.71, 0.70), looks(0.69, 0.69)).side == "right"
+
+
 def test_a_box_needs_no_finder_and_says_which_of_two_hands(estimate):
     def never(image):
         raise AssertionError("the box is told")

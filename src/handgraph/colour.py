@@ -13,7 +13,7 @@ import numpy as np
 from handgraph.camera import MARGIN, Crop, PinholeCamera
 from handgraph.decoding import decoder
 from handgraph.errors import ConfigError, FormatError, InputError
-from handgraph.finder import Finder, Found
+from handgraph.finder import Finder, Found, iou
 from handgraph.hand import Hand, Side
 from handgraph.images import MAX_PHOTO_PIXELS, MIN_SIDE, to_network
 from handgraph.runtime import Network
@@ -34,8 +34,24 @@ PLACES = 6
 """How many of them at most, the surest first."""
 BOX_MARGIN = 1.25
 """Side of the first crop over the longer side of a box that the user gives, or the finder."""
-SURE_MARGIN = 0.15
-"""A side that scores so much more than the other in the first crop is not doubted in the second."""
+SIDES: tuple[Side, ...] = ("right", "left")
+SURE_MARGIN = 0.03
+"""A side that scores so much more than the other in the first crop is not doubted in the second.
+
+On 1,091 synthetic hands the side is right in 0.771 so, in 0.773 with 0.15, and 21 and 71 in 100 are looked
+at again as either side.
+"""
+HOPELESS = 0.15
+"""What scores so far below a hand that counts, in the first crop, will not be one in the second.
+
+Of 1,341 synthetic hands 2 would have got there.
+"""
+WIDER, ASTRAY = 1.1, 0.5
+"""A hand is looked at again where the second crop would be so much wider than the first, or overlap it less.
+
+On 491 synthetic hands a second look at these, 30 in 100, ends at the same error as one at all (0.130 of the
+box, 0.135 after the first look).
+"""
 SAME_HAND = 0.25
 """Two answers whose joints lie nearer, in the mean over the hand's longer side, are one hand."""
 SAME_PLACE = 0.8
@@ -159,25 +175,38 @@ class ColourEstimator:
             places, least = [found.box_px for found in self.finder(image)[:PLACES]], self.least_score
         if not places:
             return []
-        sides: tuple[Side, ...] = ("right", "left") if side is None else (side,)
         windows = [_enlarged(place, BOX_MARGIN) for place in places]
-        first = self._at(image, camera, [(w, s) for w in windows for s in sides], subject)
-        # Once more, closer: a crop laid around the joints that were seen, as each side that may be right.
-        starts, numbers = [], []
-        for number in range(len(windows)):
-            looks = first[number * len(sides) : (number + 1) * len(sides)]
-            best = max(look.score for look in looks)
-            likely = [look for look in looks if look.score > best - SURE_MARGIN]
-            starts += likely
-            numbers += [number] * len(likely)
-        closer = self._at(image, camera, [(_enlarged(_tight(h), MARGIN), h.side) for h in starts], subject)
-        hands = []
-        for number in range(len(windows)):
-            mine = [k for k, other in enumerate(numbers) if other == number]
-            hand = max([pick[k] for k in mine for pick in (starts, closer)], key=lambda hand: hand.score)
-            if hand.score >= least:
-                hands.append(hand)
-        return _distinct(hands)
+        sides: tuple[Side, ...] = SIDES if side is None else (side,)
+        first = self._by_place(image, camera, [[(w, s) for s in sides] for w in windows], subject)
+        # Once more where the window or the side is in doubt: a crop laid around the joints that were seen.
+        hands: list[Hand] = []
+        again: list[list[tuple[Hand, Box]]] = []
+        for window, looks in zip(windows, first, strict=True):
+            likely = _likely(looks)
+            closer = [(look, _enlarged(_tight(look), MARGIN)) for look in likely]
+            if max(look.score for look in likely) < least - HOPELESS:
+                continue
+            if len(likely) == 1 and _well_laid(window, closer[0][1]):
+                hands += likely
+            else:
+                again.append(closer)
+        around = [[(window, look.side) for look, window in place] for place in again]
+        for place, looks in zip(again, self._by_place(image, camera, around, subject), strict=True):
+            hands.append(_surest([look for look, _ in place], looks))
+        return _distinct([hand for hand in hands if hand.score >= least])
+
+    def _by_place(
+        self,
+        image: np.ndarray,
+        camera: PinholeCamera | None,
+        looks: Sequence[Sequence[tuple[Box, Side]]],
+        subject: "Subject | None",
+    ) -> list[list[Hand]]:
+        """`_at` of several places, each looked at in one or two ways."""
+        if not looks:
+            return []
+        hands = iter(self._at(image, camera, [look for place in looks for look in place], subject))
+        return [[next(hands) for _ in place] for place in looks]
 
     @property
     def finder(self) -> Callable[[np.ndarray], Sequence[Found]]:
@@ -244,6 +273,28 @@ def _enlarged(box: Box, factor: float) -> Box:
 def _tight(hand: Hand) -> Box:
     low, high = hand.keypoints_px.min(axis=0), hand.keypoints_px.max(axis=0)
     return float(low[0]), float(low[1]), float(high[0] - low[0] + 1), float(high[1] - low[1] + 1)
+
+
+def _well_laid(window: Box, around_joints: Box) -> bool:
+    """Whether a crop shows a hand as well as the one around its joints would."""
+    overlap = iou(np.array(window), np.array(around_joints))
+    return overlap >= ASTRAY and around_joints[2] <= WIDER * window[2]
+
+
+def _likely(looks: Sequence[Hand]) -> list[Hand]:
+    """One place as either side: the side that scores clearly more, or both."""
+    best = max(look.score for look in looks)
+    return [look for look in looks if look.score > best - SURE_MARGIN]
+
+
+def _surest(first: Sequence[Hand], closer: Sequence[Hand]) -> Hand:
+    """The surer look, of the side that both looks together are surer of.
+
+    On those 1,091 hands the side is right in 0.771; the side of the highest score of all is in 0.764.
+    """
+    together = [a.score + b.score for a, b in zip(first, closer, strict=True)]
+    side = together.index(max(together))
+    return max(first[side], closer[side], key=lambda hand: hand.score)
 
 
 def _distinct(hands: Sequence[Hand]) -> list[Hand]:
