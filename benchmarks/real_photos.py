@@ -211,6 +211,28 @@ def measure(
     return {case: {told: row.compute() for told, row in by.items()} for case, by in rows.items()}
 
 
+def markdown(rows: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The rows with 3D as a table: millimetres, AUC from 0 to 50 mm."""
+    lines = [
+        "| | hands | told | keypoints over the box | about the wrist, size by one bone | by all bones "
+        "| Procrustes | AUC, by all bones, Procrustes | surface, Procrustes |",
+        "|---" * 9 + "|",
+    ]
+    for case, by in rows.items():
+        for told, row in by.items():
+            if "mpjpe_mm" not in row:
+                continue
+            low, high = row["mpjpe_mm_interval95"]
+            surface = f"{row['surface_mm']:.1f}, {row['pa_surface_mm']:.1f}" if "surface_mm" in row else ""
+            lines.append(
+                f"| {case} | {row['found']} of {row['hands']} | {told} | {row['relative_error']:.3f} "
+                f"| {row['mpjpe_mm']:.1f} ({low:.1f} to {high:.1f}) "
+                f"| {row['scaled_by_all_bones_mpjpe_mm']:.1f} | {row['pa_mpjpe_mm']:.1f} "
+                f"| {row['auc']:.3f}, {row['scaled_by_all_bones_auc']:.3f}, {row['pa_auc']:.3f} | {surface} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Errors of a colour system on real photographs.")
     parser.add_argument("--model", help="system whose shipped weights to use")
@@ -224,6 +246,7 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), help="only these")
     parser.add_argument("--box-only", action="store_true", help="only rows with the box given")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write every overlay here")
+    parser.add_argument("--markdown", action="store_true", help="print the 3D rows as a table")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args()
     estimate = load(args.model, checkpoint=args.checkpoint)
@@ -235,6 +258,9 @@ def main() -> int:
     rows = measure(estimate, args.pictures, fitting=args.fitting, box_only=args.box_only, cases=args.cases)
     if args.json:
         print(json.dumps({"model": estimate.name, "rows": rows}))
+        return 0
+    if args.markdown:
+        print(markdown(rows))
         return 0
     for case in CASES:
         for told, row in rows.get(case, {}).items():

@@ -106,6 +106,10 @@ def test_a_row_has_both_sizes_and_the_distances_of_meshes(bench, posed, monkeypa
     assert found["pa_mpjpe_mm"] < 0.01
     assert 1.0 < found["surface_mm"] < 10.0
     assert found["pa_surface_mm"] < 0.01
+    head, _, line = bench.markdown({"a": {"box": found}, "b": {"box": {"hands": 1, "found": 0}}}).split("\n")
+    assert head.count("|") == line.count("|") == 10
+    assert line.startswith("| a | 1 of 2 | box |")
+    assert f"| {found['surface_mm']:.1f}, {found['pa_surface_mm']:.1f} |" in line
 
 
 def test_before_and_after_are_asked_of_systems_that_know_the_difference(bench) -> None:
