@@ -295,7 +295,7 @@ def test_a_hand_far_away_is_compared_in_millimetres_too() -> None:
     other = answer._replace(uvz=uvz + np.array([0, 0, 0.06 / 125]))
     px, mm = export._hands_differ(decoding, answer, other, crops)
     assert px < 1e-6
-    assert mm == pytest.approx(0.06, rel=1e-3)
+    assert mm == pytest.approx(0.06, abs=0.002)  # joints are float32
 
 
 def test_where_no_export_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,9 +494,17 @@ def test_an_exported_file_is_answered_without_pytorch(name: str, files: Any) -> 
     (image,) = json.loads(shown.stdout)["images"]
     assert image["file"].endswith(sample)
     loaded = set(json.loads(shown.stderr.splitlines()[-1]))
-    heavy = {"matplotlib", "onnx", "onnxscript", "pyarrow", "sklearn", "safetensors", "trimesh"}
-    if name == "siapose":
-        heavy |= {"numba", "scipy"}  # the finder in depth frames is compiled
+    heavy = {
+        "matplotlib",
+        "numba",
+        "onnx",
+        "onnxscript",
+        "pyarrow",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "trimesh",
+    }
     assert not heavy & loaded
 
 

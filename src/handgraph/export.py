@@ -208,6 +208,9 @@ def _parity(
         theirs = network(*(argument.numpy() for argument in some))
         for name in answering.fields:
             difference = _larger(difference, _apart(getattr(ours, name), getattr(theirs, name)))
+        if not np.isfinite(difference):  # then nobody's hands
+            px = mm = difference
+            break
         off_px, off_mm = _hands_differ(decoding, ours, theirs, crops[:count])
         px = _larger(px, off_px)
         mm = mm if off_mm is None else _larger(mm or 0.0, off_mm)
