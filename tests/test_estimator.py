@@ -154,11 +154,15 @@ class Known:
 def looked_at(
     estimate: Estimator, monkeypatch: pytest.MonkeyPatch, frame: np.ndarray, scores: Sequence[float]
 ) -> tuple[list[float], hg.Hand]:
-    """The x of every crop's centre, with two candidates at x = 0 and x = 200 mm."""
-    places = [Candidate(np.array([x, 0.0, 500.0]), 250.0, (0.0, 0.0, 9.0, 9.0), 0.5) for x in (0.0, 200.0)]
+    """The x of every crop's centre, with candidates at x = 0, 200 mm and so on, one for every two scores."""
+    places = [
+        Candidate(np.array([200.0 * index, 0.0, 500.0]), 250.0, (0.0, 0.0, 9.0, 9.0), 0.5)
+        for index in range((len(scores) + 1) // 2)
+    ]
     monkeypatch.setattr(localize, "find_hands", lambda *_, **__: places)
     known = Known(scores)
     monkeypatch.setattr(estimate, "_decoder", known)
+    monkeypatch.setattr(module, "plausibility", lambda hand, *_: hand.score)
     hand = only(estimate(frame, camera=CAMERA))
     return known.looked, hand
 
@@ -181,15 +185,16 @@ def test_an_unconvincing_one_makes_it_look_further(
     assert hand.score == 0.8, "the second look decides"
 
 
-def test_a_hand_in_the_air_is_less_plausible_than_one_under_a_surface() -> None:
-    joints = np.column_stack([np.linspace(-60, 60, 21), np.tile([-40.0, 40, 0], 7), np.full(21, 515.0)])
-    keypoints = CAMERA.uvd_from_xyz(joints)[:, :2]
-    hand = hg.Hand("right", 0.9, keypoints, np.zeros(4), joints, camera=CAMERA)
-    place = Candidate(joints.mean(axis=0), 250.0, (0.0, 0.0, 9.0, 9.0), 0.5)
-    under, air, behind = (
-        module._plausibility(hand, place, np.full((240, 320), z, np.float32)) for z in (500.0, 0.0, 300.0)
-    )
-    assert under > 5 * max(air, behind)
+def test_of_many_places_the_most_plausible_get_a_second_look(
+    estimate: Estimator, frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECOND_LOOKS", 2)
+    first, further, second = [0.3, 0.4], [0.1, 0.3, 0.5, 0.2], [0.2, 0.6]
+    looked, hand = looked_at(estimate, monkeypatch, frame, [*first, *further, *second, 0.0, 0.0])
+    np.testing.assert_allclose(looked, [0, 12, 200, 400, 600, 800, 612, 412], atol=0.01)
+    assert hand.score == 0.6
+    assert hand.joints_mm is not None
+    np.testing.assert_allclose(hand.joints_mm[:, 0].mean(), 424, atol=0.01)
 
 
 def test_what_is_hardly_plausible_is_reported_only_in_a_box(

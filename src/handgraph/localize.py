@@ -20,7 +20,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, no_type_check
 
 import cv2
@@ -55,10 +55,27 @@ _PIXELS = 60
 _BAND_MM = 10.0
 _NECK = 0.82
 """Where the silhouette narrows to this much of the palm's width is the wrist."""
-_LEAST_SCORE = 0.02
+_DOUBT = 0.1
+"""What a single sign that speaks against a hand leaves of its score: a fist may be narrower than its arm."""
 _FAR = np.float32(1e9)
 _APART_MM = 70.0
 """Two candidates nearer than this are the same hand."""
+
+
+class Plane(NamedTuple):
+    """A table or a wall: the points x of the camera frame, mm, with normal · x = offset."""
+
+    normal: Float[np.ndarray, " 3"]
+    """Of unit length, away from the camera."""
+    offset_mm: float
+    large: bool
+    """It is much of what the frame shows: what lies behind it does not matter."""
+
+    def covers(self, xyz_mm: Float[np.ndarray, "*n 3"]) -> Bool[np.ndarray, "*n"]:
+        """Which points are part of it, within the noise of sensors, or lie behind a large one."""
+        beyond = xyz_mm @ self.normal - self.offset_mm
+        thickness = 8.0 + 5e-6 * xyz_mm[..., 2] ** 2
+        return np.asarray((beyond > -thickness) & (self.large | (beyond < thickness)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +86,14 @@ class Candidate:
     cube_mm        side of the depth cube to crop around it
     box_px         x, y, w, h of its visible surface in the image
     score          in [0, 1]: how hand-like its size and surroundings are; no probability
+    planes         tables and walls of the frame, which were taken away before it was found
     """
 
     center_xyz_mm: Float[np.ndarray, " 3"]
     cube_mm: float
     box_px: tuple[float, float, float, float]
     score: float
+    planes: tuple[Plane, ...] = ()
 
 
 def find_hands(
@@ -101,14 +120,15 @@ def find_hands(
     if not valid.any():
         return []
     xyz = _points(depth, grid_camera)
-    surface = valid & ~_planes(xyz, valid, grid_camera) if box_px is None else valid
+    gone, planes = _planes(xyz, valid, grid_camera) if box_px is None else (~valid, ())
+    surface = valid & ~gone
     spread = _spread_by_fronts if _is_first_frame() else _compiled_spread()
     candidates = []
     for component in _components(depth, surface, grid_camera):
         candidates += _ends(component, depth, xyz, grid_camera, step, spread)
     if not candidates and box_px is not None:
         candidates = [_nearest(depth, xyz, valid, step)]
-    return _distinct(candidates)[:limit]
+    return [replace(one, planes=planes) for one in _distinct(candidates)[:limit]]
 
 
 def _inside(depth_mm: np.ndarray, box_px: tuple[float, float, float, float]) -> np.ndarray:
@@ -133,13 +153,14 @@ def _points(depth: np.ndarray, camera: PinholeCamera) -> Float[np.ndarray, "h w 
 
 def _planes(
     xyz: np.ndarray, valid: np.ndarray, camera: PinholeCamera, most: int = 3
-) -> Bool[np.ndarray, "h w"]:
-    """Pixels of dominant planes, and of what lies behind the largest ones.
+) -> tuple[Bool[np.ndarray, "h w"], tuple[Plane, ...]]:
+    """Pixels of dominant planes, and of what lies behind the largest ones; and these planes.
 
     A plane counts when it covers a large part of the readings and more than a torso's width of surface, and
     covers it without gaps: the palm of a hand that fills the frame is none, nor what two arms have in common.
     """
     gone = np.zeros_like(valid)
+    planes: list[Plane] = []
     readings = int(valid.sum())
     rng = np.random.default_rng(0)  # the same frame always gives the same answer
     for _ in range(most):
@@ -180,7 +201,25 @@ def _planes(
         gone |= valid & (np.abs(distance) < thickness)
         if share > 0.35:
             gone |= valid & (distance > 0)
-    return gone
+        planes.append(_refined(points, middle, plane, large=share > 0.35))
+    return gone, tuple(planes)
+
+
+def _refined(
+    points: Float[np.ndarray, "n 3"],
+    middle: Float[np.ndarray, " 3"],
+    normal: Float[np.ndarray, " 3"],
+    *,
+    large: bool,
+) -> Plane:
+    """The plane through `middle` once more, fitted to all points near it instead of a few hundred."""
+    for tolerance in (10.0, 6.0):
+        near = points[np.abs((points - middle) @ normal) < tolerance]
+        if len(near) > _PIXELS:
+            middle = near.mean(axis=0)
+            axis = np.linalg.eigh(np.cov((near - middle).T))[1][:, 0]
+            normal = axis if axis @ middle > 0 else -axis
+    return Plane(normal.astype(np.float64), float(normal @ middle), large)
 
 
 def _components(depth: np.ndarray, surface: np.ndarray, camera: PinholeCamera) -> list[np.ndarray]:
@@ -271,7 +310,7 @@ def _ends(
         if from_root < 60.0 and candidates:
             break
         candidate = _hand_at(surface, tip, spread, short=bool(enters) and from_root < _SHORT_MM)
-        if candidate is not None and candidate.score >= _LEAST_SCORE:
+        if candidate is not None:
             candidates.append(candidate)
         if end == 2:
             break
@@ -309,7 +348,7 @@ def _hand_at(surface: _Surface, tip: int, spread: "Spread", *, short: bool) -> C
     on = surface.mask & (from_tip < _FAR)
     palm = _palm(radius, from_tip, on)
     palm_radius, palm_distance = float(radius.flat[palm]), float(from_tip.flat[palm])
-    if palm_radius < _PALM_MM / 2:
+    if palm_radius < _PALM_MM / 4:
         return None
     around = np.linalg.norm(xyz - xyz.reshape(-1, 3)[palm], axis=-1) < _HAND_RADIUS_MM
     hand = on & around & (from_tip < palm_distance + _WRIST_MM)
@@ -324,10 +363,10 @@ def _hand_at(surface: _Surface, tip: int, spread: "Spread", *, short: bool) -> C
     solidity = min(1.0, len(rows) / max(cv2.contourArea(outline), 1.0))
     behind = float(depth.flat[palm]) - surface.front
     score = (
-        _within(area, 3_500.0, 18_000.0)
-        * _within(palm_radius, 20.0, 48.0)
-        * _within(arm_width, 0.0, 85.0)
-        * _within(neck, 0.0, 0.8)
+        max(_DOUBT, _within(area, 3_500.0, 18_000.0))
+        * max(_DOUBT, _within(palm_radius, 20.0, 48.0))
+        * max(_DOUBT, _within(arm_width, 0.0, 85.0))
+        * max(_DOUBT, _within(neck, 0.0, 0.8))
         * (1.0 - 0.5 * solidity**2)
         * (0.7 if short else 1.0)
         * max(0.3, _within(cut, 0.0, 70.0))
