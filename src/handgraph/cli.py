@@ -23,6 +23,7 @@ from handgraph.console import (
     above_zero,
     folder,
     from_zero,
+    new_file,
     numbers,
     port,
     progress,

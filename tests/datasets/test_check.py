@@ -82,7 +82,12 @@ def test_a_wrong_root_is_told_where_the_set_is(tmp_path):
     assert said(archive.parent) == " (STB.zip is there: is it unpacked?)"
     archive.unlink()
     assert said(archive.parent) == " (the folder is empty)"
-    assert said(archive.parent / "none") == " (there is no such folder)"
+    nothing = archive.parent / "none"
+    for ask in (lambda: open_dataset("stb:train", nothing), lambda: check("stb", nothing)):
+        with pytest.raises(
+            InputError, match=f"^{re.escape(str(nothing))}: no such folder; give the one that"
+        ):
+            ask()
 
 
 def test_what_file_managers_and_unpackers_leave_is_no_part_of_a_set(tmp_path):

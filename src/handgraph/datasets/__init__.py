@@ -63,6 +63,9 @@ _DATASETS = {
 }
 
 
+_MISSING = "{}: no such folder; give the one that holds the data set"
+
+
 def names() -> dict[str, tuple[str, ...]]:
     """Every dataset that can be opened, with its splits."""
     return {name: entry.splits for name, entry in _DATASETS.items()}
@@ -110,7 +113,7 @@ def check(
     """
     entry, root = _entry(name), Path(root)
     if not root.is_dir():
-        raise InputError(f"{root}: no folder{hint(root, '')}")
+        raise InputError(_MISSING.format(root) if not root.exists() else f"{root}: no folder{hint(root, '')}")
     found = Check(samples, pictures=out is not None)
     for part in entry.parts:
         try:
@@ -131,7 +134,7 @@ def check(
 def _read(entry: _Entry, root: Path, split: str, **options: Any) -> Dataset:
     """The reader; where it does not find the set in `root`, its message also says where that might be."""
     if not root.exists():
-        raise InputError(f"{root}: no such folder; give the one that holds the data set")
+        raise InputError(_MISSING.format(root))
     try:
         return entry.reader(root, split, **options)
     except InputError as error:
