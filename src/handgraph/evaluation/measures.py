@@ -65,7 +65,7 @@ class Measures:
             if usable.any():
                 self.joints.update(predicted[usable], true_mm[usable])
                 if scale_mm is not None and hasattr(system, "unit_mm"):
-                    other = system.unit_mm(bone_lengths(true_mm)) / scale_mm
+                    other = system.unit_mm(bone_lengths(true_mm)) / np.maximum(scale_mm, 1e-9)
                     self.all_bones.update((predicted * other[:, None, None])[usable], true_mm[usable])
         if "uv" in batch and hasattr(system, "keypoints_px"):
             known = _array(batch["known"]).astype(bool)
