@@ -216,6 +216,32 @@ def test_gradients_against_finite_differences(method: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("maps", "lead", "kernel"),
+    [((), (), 3), ((3,), (), 3), ((3,), (3,), 3), ((3, 1), (2,), 3), ((2,), (2,), 13)],
+)
+def test_gradients_of_fft_are_those_of_direct(
+    maps: tuple[int, ...], lead: tuple[int, ...], kernel: int
+) -> None:
+    """Whoever shares kernels or maps gets the sum of what comes back; a kernel may be larger than the map."""
+    tree = random_tree(5, seed=4)
+    unary, _ = random_model(tree, (5, 4), kernel, seed=1, lead=maps)
+    _, kernels = random_model(tree, (5, 4), kernel, seed=2, lead=lead)
+    gradients = []
+    for method in ("fft", "direct"):
+        u, k = unary.clone().requires_grad_(), kernels.clone().requires_grad_()
+        result = marginals(u, k, tree, method)  # type: ignore[arg-type]
+        toward = torch.rand(result.shape, generator=torch.Generator().manual_seed(3), dtype=result.dtype)
+        gradients.append(torch.autograd.grad((result * toward).sum(), (u, k)))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-7, atol=1e-10)
+
+
+def test_answers_are_the_same_with_and_without_gradients() -> None:
+    unary, kernels = random_model(HAND, (7, 6), 5, seed=1, lead=(2,))
+    plain = marginals(unary, kernels, HAND)
+    torch.testing.assert_close(marginals(unary.requires_grad_(), kernels, HAND), plain, rtol=0, atol=0)
+
+
 def test_each_image_has_its_own_kernels_a_pool_shares_the_unary_maps() -> None:
     unary, kernels = random_model(HAND, (7, 6), 5, seed=1, lead=(3,))
     own = marginals(unary, kernels, HAND)

@@ -9,9 +9,10 @@ root and back (4 + 4 steps for the hand, where one at a time takes 40). Products
 logarithms, so no number of neighbours underflows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,11 +21,14 @@ from torch import Tensor, nn
 from handgraph.errors import ConfigError
 from handgraph.graph.spatial_convolution import (
     Method,
+    Room,
     SameConvolution,
     check_kernel_size,
+    conjugate_product,
     direct_same,
     exporting,
     product,
+    summed_to,
 )
 
 MESSAGE_CONSTANT = 4e-10
@@ -131,12 +135,25 @@ def marginals(
     dtype = dtype or transform_type(unary)
     if constant is None:
         constant = MESSAGE_CONSTANT if method == "direct" else least_constant(dtype)
-    if method == "direct":
-        along: Sequence[Tensor] = _by_level(kernels, tree)
-    else:
-        along = message_spectra(kernels, tree, convolution, dtype)
-    everywhere = _by_level(constant * kernels.sum(dim=(-2, -1), keepdim=True), tree)
-    return _propagate(unary, along, everywhere, tree, convolution, method)
+    along = _by_level(kernels, tree)
+    everywhere = _by_level(_positive(constant * kernels.sum(dim=(-2, -1), keepdim=True)), tree)
+    room = Room()
+    learning = torch.is_grad_enabled() and (unary.requires_grad or kernels.requires_grad)
+
+    def log_message(log_belief: Tensor, step: int) -> Tensor:
+        if method == "direct":
+            return _direct_message(log_belief, along[step], everywhere[step]).log()
+        if learning and not convolution.matrices:
+            log: Tensor = _LogMessage.apply(
+                log_belief, along[step], everywhere[step], convolution, dtype, room
+            )
+            return log
+        of_kernels = convolution.kernel_spectrum(along[step], dtype, room)
+        of_belief = convolution.spectrum(_distribution(log_belief), dtype, room)
+        of_both = product(of_belief, of_kernels, overwrite=True)
+        return _message(of_both, everywhere[step], convolution, log_belief.dtype).log()
+
+    return _propagate(unary, tree, log_message)
 
 
 def transform_type(like: Tensor) -> torch.dtype:
@@ -153,15 +170,14 @@ def message_spectra(
     kernels: Float[Tensor, "*k e s s"], tree: Tree, convolution: SameConvolution, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
     """The kernels' spectra in the order in which `marginals` needs them, for each level up and then down."""
-    counts = [len(level) for level in tree.levels[1:]]
-    spectra = convolution.kernel_spectrum(kernels[..., _order_by_level(tree), :, :].to(dtype))
-    return spectra.split(counts + counts, dim=kernels.ndim - 3)
+    return tuple(convolution.kernel_spectrum(level, dtype) for level in _by_level(kernels, tree))
 
 
 def _by_level(kernels: Float[Tensor, "*k e s t"], tree: Tree) -> Sequence[Tensor]:
     """What the edges have, of those up from each level, level 1 first, then of those down to each level."""
     counts = [len(level) for level in tree.levels[1:]]
-    return kernels[..., _order_by_level(tree), :, :].split(counts + counts, dim=-3)
+    order = torch.tensor(_order_by_level(tree), device=kernels.device)
+    return kernels.index_select(-3, order).split(counts + counts, dim=-3)
 
 
 def _order_by_level(tree: Tree) -> list[int]:
@@ -175,60 +191,102 @@ def _convolution(unary: Tensor, kernel_size: int) -> SameConvolution:
 
 
 def _propagate(
-    unary: Float[Tensor, "*b n h w"],
-    along: Sequence[Tensor],
-    everywhere: Sequence[Tensor | float],
-    tree: Tree,
-    convolution: SameConvolution,
-    method: Method,
+    unary: Float[Tensor, "*b n h w"], tree: Tree, log_message: Callable[[Tensor, int], Tensor]
 ) -> Float[Tensor, "*o n h w"]:
-    """The two passes. `along` holds kernels or their spectra for each level, up and then down; `everywhere`
-    in the same order what is added to all of an edge's potentials."""
-    dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
+    """The two passes. `log_message` takes the senders' logarithms and the step, counted as `_by_level`."""
     with torch.autocast(unary.device.type, enabled=False):
         levels, depth = tree.levels, len(tree.levels) - 1
-        order = [node for level in levels for node in level]
-        log_unary = unary[..., order, :, :].to(dtype).clamp(min=torch.finfo(dtype).tiny).log()
+        dtype = torch.float64 if unary.dtype == torch.float64 else torch.float32
+        order = torch.tensor([node for level in levels for node in level], device=unary.device)
+        log_unary = _positive(unary.index_select(-3, order).to(dtype)).log()
         # Logarithms of Eq. 3.15's product, so far: the node's own word and those of all that have written.
         belief = list(log_unary.split([len(level) for level in levels], dim=-3))
         above = [[levels[d - 1].index(tree.parents[node]) for node in levels[d]] for d in range(1, depth + 1)]
 
         heard: list[Tensor] = []
         for d in range(depth, 0, -1):
-            message = _log_message(belief[d], along[d - 1], everywhere[d - 1], convolution, method)
-            heard.insert(0, message)
-            belief[d - 1] = belief[d - 1] + _collected(message, above[d - 1], len(levels[d - 1]))
+            heard.insert(0, log_message(belief[d], d - 1))
+            belief[d - 1] = belief[d - 1] + _collected(heard[0], above[d - 1], len(levels[d - 1]))
         for d in range(1, depth + 1):
             # What the parent believes without what this child told it (the product in Eq. 3.14).
             rest = _spread(belief[d - 1], above[d - 1]) - heard[d - 1]
-            down = depth + d - 1
-            message = _log_message(rest, along[down], everywhere[down], convolution, method)
-            belief[d] = belief[d] + message
+            belief[d] = belief[d] + log_message(rest, depth + d - 1)
 
         lead = torch.broadcast_shapes(*(level.shape[:-3] for level in belief))
         together = torch.cat([level.expand(*lead, -1, -1, -1) for level in belief], dim=-3)
-        return _distribution(together)[..., [order.index(node) for node in range(len(order))], :, :]
+        return _distribution(together.index_select(-3, order.argsort()))
 
 
-def _log_message(
-    log_belief: Tensor,
-    along: Tensor,
-    everywhere: Tensor | float,
-    convolution: SameConvolution,
-    method: Method,
-) -> Tensor:
-    """The logarithm of Eq. 3.20's message, up to a number, the same in all cells, that drops out later."""
+def _direct_message(
+    log_belief: Float[Tensor, "*b e h w"], kernels: Float[Tensor, "*k e s s"], everywhere: Tensor
+) -> Float[Tensor, "*o e h w"]:
+    """`_message` by the sum itself."""
     belief = _distribution(log_belief)
-    if method == "direct":
-        message = direct_same(belief, along.to(belief.dtype))
-    else:
-        wide = belief.to(along.real.dtype if along.is_complex() else along.dtype)
-        message = convolution.maps_from(product(convolution.spectrum(wide), along)).to(belief.dtype)
-        # Sums of what is not negative come out a rounding error below zero.
-        message = message.clamp(min=0)
-    # A belief's sum is 1, so what is added to all potentials comes out once in every cell.
-    message = message + (everywhere if isinstance(everywhere, float) else everywhere.to(belief.dtype))
-    return message.clamp(min=torch.finfo(message.dtype).tiny).log()
+    message = direct_same(belief, kernels.to(belief.dtype))
+    return message + everywhere.to(belief.dtype)
+
+
+def _message(
+    of_both: Tensor,
+    everywhere: Float[Tensor, "*k #e 1 1"],
+    convolution: SameConvolution,
+    dtype: torch.dtype,
+) -> Float[Tensor, "*o e h w"]:
+    """Eq. 3.20's message from the product of the spectra of beliefs, of sum 1, and of kernels."""
+    message = convolution.maps_from(of_both).to(dtype)
+    # Sums of what is not negative come out a rounding error below zero. A belief's sum is 1, so what is added
+    # to all potentials comes out once in every cell.
+    return message.clamp(min=0).add_(everywhere.to(dtype))
+
+
+class _LogMessage(torch.autograd.Function):
+    """The logarithm of `_message`, with everything that belongs to one step of the passes in one node.
+
+    Written by hand because a step is twenty small operations, whose bookkeeping would cost more than they do.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        log_belief: Float[Tensor, "*b e h w"],
+        kernels: Float[Tensor, "*k e s s"],
+        everywhere: Float[Tensor, "*k e 1 1"],
+        convolution: SameConvolution,
+        dtype: torch.dtype,
+        room: Room,
+    ) -> Float[Tensor, "*o e h w"]:
+        belief = _distribution(log_belief)
+        of_belief = convolution.spectrum(belief, dtype, room)
+        of_kernels = convolution.kernel_spectrum(kernels, dtype, room)
+        message = _message(product(of_belief, of_kernels), everywhere, convolution, belief.dtype)
+        ctx.save_for_backward(belief, of_belief, of_kernels, message)
+        ctx.convolution, ctx.dtype, ctx.room = convolution, dtype, room
+        ctx.everywhere, ctx.kernels = everywhere.shape, kernels.dtype
+        return message.log()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        belief, of_belief, of_kernels, message = ctx.saved_tensors
+        to_log_belief = to_kernels = to_everywhere = None
+        # Where the message is the smallest number there is, nothing moves it.
+        at_floor = message <= torch.finfo(message.dtype).tiny
+        to_message = (gradient / message).masked_fill_(at_floor, 0)
+        to_product = ctx.convolution.gradient_spectrum(to_message, ctx.dtype, ctx.room)
+        if ctx.needs_input_grad[0]:
+            to_spectra = summed_to(conjugate_product(to_product, of_kernels), of_belief.shape)
+            weighted = belief * ctx.convolution.gradient_maps(to_spectra).to(belief.dtype)
+            to_log_belief = weighted - belief * weighted.sum(dim=(-2, -1), keepdim=True)
+        if ctx.needs_input_grad[1]:
+            to_spectra = summed_to(conjugate_product(to_product, of_belief), of_kernels.shape)
+            to_kernels = ctx.convolution.gradient_kernels(to_spectra).to(ctx.kernels)
+        if ctx.needs_input_grad[2]:
+            to_everywhere = summed_to(to_message.sum(dim=(-2, -1), keepdim=True), ctx.everywhere)
+        return to_log_belief, to_kernels, to_everywhere, None, None, None
+
+
+def _positive(maps: Tensor) -> Tensor:
+    return maps.clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 def _distribution(log_belief: Tensor) -> Tensor:
@@ -283,5 +341,13 @@ class GraphicalModels(nn.Module):
             spectra = message_spectra(potentials(self.kernels), self.tree, convolution, dtype)
             self._kept = (state, spectra)
         spectra = self._kept[1]
-        everywhere = [least_constant(dtype)] * len(spectra)  # the potentials' sums are 1
-        return _propagate(unary[:, None], spectra, everywhere, self.tree, convolution, "fft")
+        # The potentials' sums are 1.
+        everywhere = unary.new_full((1, 1, 1), least_constant(dtype))
+        room = Room()
+
+        def log_message(log_belief: Tensor, step: int) -> Tensor:
+            of_belief = convolution.spectrum(_distribution(log_belief), dtype, room)
+            of_both = product(of_belief, spectra[step], overwrite=True)
+            return _message(of_both, everywhere, convolution, log_belief.dtype).log()
+
+        return _propagate(unary[:, None], self.tree, log_message)

@@ -25,6 +25,7 @@ from handgraph.graph.spatial_convolution import (
     direct_same,
     exporting,
     product,
+    summed_to,
 )
 
 
@@ -103,17 +104,42 @@ def edge_convolution(
     return _through_spectra(maps, edge_spectra(kernels, edges, convolution), edges, convolution)
 
 
-def edge_spectra(
-    kernels: Float[Tensor, "*k e s s"], edges: Edges, convolution: SameConvolution
-) -> tuple[Tensor, ...]:
-    """The kernels' spectra with Â's weights in them, one tensor for each of `edges.rounds`."""
-    order = [edge for group in edges.rounds for edge in group]
-    scale = torch.tensor([1 / edges.degrees[edges.targets[edge]] for edge in order], device=kernels.device)
+def edge_spectra(kernels: Float[Tensor, "*k e s s"], edges: Edges, convolution: SameConvolution) -> Tensor:
+    """The kernels' spectra with Â's weights in them, the edges in the order of `edges.rounds`."""
+    order = torch.tensor([edge for group in edges.rounds for edge in group], device=kernels.device)
+    degrees = torch.tensor([edges.degrees[target] for target in edges.targets], device=kernels.device)
     kernels = kernels.to(_working_type(kernels.dtype))
-    ordered = kernels[..., order, :, :].flip(-2, -1) * scale.to(kernels.dtype)[:, None, None]
-    spectra = convolution.kernel_spectrum(ordered)
-    dimension = kernels.ndim - 3
-    return spectra.split([len(group) for group in edges.rounds], dim=dimension)
+    scale = 1 / degrees[order, None, None].to(kernels.dtype)
+    if convolution.matrices:
+        return convolution.kernel_spectrum(kernels.index_select(-3, order).flip(-2, -1) * scale)
+    spectra: Tensor = _EdgeSpectra.apply(kernels, order, scale, convolution)
+    return spectra
+
+
+class _EdgeSpectra(torch.autograd.Function):
+    """Spectra of kernels reordered, turned and scaled.
+
+    Written by hand because PyTorch takes longer to bring gradients back into their order than to transform.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernels: Float[Tensor, "*k e s s"],
+        order: Int[Tensor, " e"],
+        scale: Float[Tensor, "e 1 1"],
+        convolution: SameConvolution,
+    ) -> Tensor:
+        ctx.save_for_backward(order, scale)
+        ctx.convolution = convolution
+        return convolution.kernel_spectrum(kernels.index_select(-3, order).flip(-2, -1).mul_(scale))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        order, scale = ctx.saved_tensors
+        to_kernels = (ctx.convolution.gradient_kernels(gradient) * scale).flip(-2, -1)
+        return to_kernels.index_select(-3, order.argsort()), None, None, None
 
 
 def _convolution(maps: Tensor, kernel_size: int) -> SameConvolution:
@@ -126,7 +152,7 @@ def _working_type(dtype: torch.dtype) -> torch.dtype:
 
 
 def _through_spectra(
-    maps: Float[Tensor, "*b n h w"], spectra: tuple[Tensor, ...], edges: Edges, convolution: SameConvolution
+    maps: Float[Tensor, "*b n h w"], spectra: Tensor, edges: Edges, convolution: SameConvolution
 ) -> Float[Tensor, "*o n h w"]:
     with torch.autocast(maps.device.type, enabled=False):
         x = convolution.spectrum(maps.to(_working_type(maps.dtype)))
@@ -136,7 +162,7 @@ def _through_spectra(
             groups = tuple(
                 (_index(edges.sources, group, x), _index(edges.targets, group, x)) for group in edges.rounds
             )
-            arrived = _Arrived.apply(x, groups, *spectra)
+            arrived = _Arrived.apply(x, spectra, groups)
         return convolution.maps_from(arrived)
 
 
@@ -144,13 +170,13 @@ def _index(nodes: Sequence[int], group: Sequence[int], like: Tensor) -> Int[Tens
     return torch.tensor([nodes[edge] for edge in group], device=like.device)
 
 
-def _arrived_real(x: Tensor, spectra: tuple[Tensor, ...], edges: Edges) -> Tensor:
+def _arrived_real(x: Tensor, spectra: Tensor, edges: Edges) -> Tensor:
     """`_Arrived` for spectra in real and imaginary parts, in operations that exporters know."""
     sources = torch.tensor([edges.sources[edge] for group in edges.rounds for edge in group], device=x.device)
     targets = [edges.targets[edge] for group in edges.rounds for edge in group]
     collect = torch.zeros(edges.nodes, len(targets), dtype=x.dtype, device=x.device)
     collect[targets, list(range(len(targets)))] = 1
-    leaving = product(x.index_select(-4, sources), torch.cat(spectra, dim=-4))
+    leaving = product(x.index_select(-4, sources), spectra)
     return (collect @ leaving.flatten(-3)).unflatten(-1, x.shape[-3:])
 
 
@@ -161,36 +187,45 @@ class _Arrived(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: tuple[tuple[Tensor, Tensor], ...], *spectra: Tensor) -> Tensor:
-        ctx.save_for_backward(x, *spectra)
+    def forward(ctx: Any, x: Tensor, spectra: Tensor, groups: tuple[tuple[Tensor, Tensor], ...]) -> Tensor:
+        ctx.save_for_backward(x, spectra)
         ctx.groups = groups
+        kernels = spectra.split([len(targets) for _, targets in groups], dim=-3)
         # Every node has a self loop, and these are the first group: each node's own map, in order.
-        total = x * spectra[0]
-        for (sources, targets), kernels in zip(groups[1:], spectra[1:], strict=True):
-            total.index_add_(-3, targets, x.index_select(-3, sources) * kernels)
+        total = x * kernels[0]
+        for (sources, targets), along in zip(groups[1:], kernels[1:], strict=True):
+            arriving = x.index_select(-3, sources) * along
+            if len(targets) == x.shape[-3]:
+                total += arriving  # as many as there are nodes, so one for each in order
+            else:
+                total.index_add_(-3, targets, arriving)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, *spectra = ctx.saved_tensors
-        to_x: Tensor | None = None
-        to_spectra: list[Tensor | None] = []
+        x, spectra = ctx.saved_tensors
+        lengths = [len(targets) for _, targets in ctx.groups]
+        # The gradient at each edge's end.
+        ends = [
+            gradient if len(targets) == x.shape[-3] else gradient.index_select(-3, targets)
+            for _, targets in ctx.groups
+        ]
+        to_x = to_spectra = None
         if ctx.needs_input_grad[0]:
-            to_x = gradient * spectra[0].conj()
-            for (sources, targets), kernels in zip(ctx.groups[1:], spectra[1:], strict=True):
-                to_x.index_add_(-3, sources, gradient.index_select(-3, targets) * kernels.conj())
-            to_x = to_x.sum_to_size(x.shape)
-        if any(ctx.needs_input_grad[2:]):
+            kernels = spectra.split(lengths, dim=-3)
+            to_x = gradient * kernels[0].conj()
+            for (sources, _), end, along in zip(ctx.groups[1:], ends[1:], kernels[1:], strict=True):
+                to_x.index_add_(-3, sources, end * along.conj())
+            to_x = summed_to(to_x, x.shape)
+        if ctx.needs_input_grad[1]:
             conjugate = x.conj().resolve_conj()
-            for (sources, targets), kernels in zip(ctx.groups, spectra, strict=True):
-                whole = len(to_spectra) == 0
-                of_x = conjugate if whole else conjugate.index_select(-3, sources)
-                of_gradient = gradient if whole else gradient.index_select(-3, targets)
-                to_spectra.append((of_x * of_gradient).sum_to_size(kernels.shape))
-        else:
-            to_spectra = [None] * len(spectra)
-        return to_x, None, *to_spectra
+            to_spectra = torch.empty_like(spectra)
+            parts = to_spectra.split(lengths, dim=-3)
+            for group, ((sources, _), end, part) in enumerate(zip(ctx.groups, ends, parts, strict=True)):
+                start = conjugate if group == 0 else conjugate.index_select(-3, sources)
+                part.copy_(summed_to(start * end, part.shape))
+        return to_x, to_spectra, None
 
 
 class EdgeConvolution(nn.Module):
@@ -220,7 +255,7 @@ class EdgeConvolution(nn.Module):
         kernels = 1 if shared else len(self.edges.sources)
         lead = () if heads is None else (heads,)
         self.weight = nn.Parameter(torch.empty(*lead, kernels, kernel, kernel))
-        self._kept: tuple[object, tuple[Tensor, ...]] | None = None
+        self._kept: tuple[object, Tensor] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -244,7 +279,7 @@ class EdgeConvolution(nn.Module):
     def _kernels(self) -> Float[Tensor, "*k e s s"]:
         return self.weight.expand(*self.weight.shape[:-3], len(self.edges.sources), -1, -1)
 
-    def _spectra(self, convolution: SameConvolution) -> tuple[Tensor, ...]:
+    def _spectra(self, convolution: SameConvolution) -> Tensor:
         """The kernels' spectra; in evaluation without gradients they are worked out once and kept."""
         if self.training or torch.is_grad_enabled() or exporting():
             return edge_spectra(self._kernels(), self.edges, convolution)

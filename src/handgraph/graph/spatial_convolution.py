@@ -60,6 +60,26 @@ def transform_size(cells: int, reach: int) -> int:
         size += 8
 
 
+class Room:
+    """Zeros around maps, kept while transforms of the same shape follow one another.
+
+    Only the maps' own cells are written again: for few small maps clearing the rest takes as long as a
+    transform. For one call of a function, not for longer.
+    """
+
+    def __init__(self) -> None:
+        self._zeros: dict[object, Tensor] = {}
+
+    def zeros(
+        self, shape: tuple[int, ...], corner: tuple[int, int], dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """Zero wherever no map with its first cell at this corner was written."""
+        key = (shape, corner, dtype)
+        if key not in self._zeros:
+            self._zeros[key] = torch.zeros(shape, dtype=dtype, device=device)
+        return self._zeros[key]
+
+
 def exporting() -> bool:
     """Whether this call is being traced, exported or compiled: then no complex numbers may appear."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
@@ -89,26 +109,34 @@ class SameConvolution:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the transform."""
-        return transform_size(self.height, self.reach), transform_size(self.width, self.reach)
+        """Rows and columns of the transform, in which a kernel has room too."""
+        rows, columns = (max(cells, self.reach + 1) for cells in (self.height, self.width))
+        return transform_size(rows, self.reach), transform_size(columns, self.reach)
 
-    def spectrum(self, maps: Float[Tensor, "*b h w"]) -> Tensor:
-        """Spectra of maps, or of kernels already cut to what matters."""
+    def spectrum(
+        self, maps: Float[Tensor, "*b h w"], dtype: torch.dtype | None = None, room: Room | None = None
+    ) -> Tensor:
+        """Spectra of maps, or of kernels already cut to what matters; `dtype` is that of the transform."""
         if self.matrices:
-            return _matrix_spectrum(maps, self.size)
+            return _matrix_spectrum(maps.to(dtype or maps.dtype), self.size)
         if not (maps.requires_grad and torch.is_grad_enabled()):
-            return _transform(maps, self.size)  # a tenth faster than through a Function that keeps nothing
+            # A tenth faster than through a Function that keeps nothing.
+            return _transform(maps, self.size, dtype=dtype, room=room)
+        maps = maps.to(dtype or maps.dtype)
         spectra: Tensor = _Spectrum.apply(maps, self.size)
         return spectra
 
-    def kernel_spectrum(self, kernels: Float[Tensor, "*b k k"]) -> Tensor:
+    def kernel_spectrum(
+        self, kernels: Float[Tensor, "*b k k"], dtype: torch.dtype | None = None, room: Room | None = None
+    ) -> Tensor:
         """Spectra of kernels."""
         if kernels.shape[-2:] != (self.kernel_size, self.kernel_size):
             raise ConfigError(
                 f"kernels are {tuple(kernels.shape[-2:])}, expected {self.kernel_size} × {self.kernel_size}"
             )
         cut = self.kernel_size // 2 - self.reach
-        return self.spectrum(kernels[..., cut : self.kernel_size - cut, cut : self.kernel_size - cut])
+        inner = kernels[..., cut : self.kernel_size - cut, cut : self.kernel_size - cut]
+        return self.spectrum(inner, dtype, room)
 
     def maps_from(self, spectra: Tensor) -> Float[Tensor, "*b h w"]:
         """The convolved maps from their spectra."""
@@ -121,14 +149,49 @@ class SameConvolution:
         maps: Tensor = _Maps.apply(spectra, self.size, window)
         return maps
 
+    # The three steps' transposes, for backward passes written by hand; complex spectra only. Gradients of
+    # spectra are those of `_Spectrum`, not PyTorch's.
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Product of two spectra of the same form, leading dimensions broadcast."""
+    def gradient_spectrum(
+        self, to_maps: Float[Tensor, "*b h w"], dtype: torch.dtype, room: Room
+    ) -> Complex[Tensor, "*b g f"]:
+        """The gradient of what `maps_from` was given."""
+        return _transform(to_maps, self.size, (self.reach, self.reach), dtype, room)
+
+    def gradient_maps(self, to_spectra: Complex[Tensor, "*b g f"]) -> Float[Tensor, "*b h w"]:
+        """The gradient of the maps that `spectrum` was given."""
+        return _inverse(to_spectra, self.size, (0, 0, self.height, self.width))
+
+    def gradient_kernels(self, to_spectra: Complex[Tensor, "*b g f"]) -> Float[Tensor, "*b k k"]:
+        """The gradient of the kernels that `kernel_spectrum` was given."""
+        side = 2 * self.reach + 1
+        inner = _inverse(to_spectra, self.size, (0, 0, side, side))
+        return pad(inner, [self.kernel_size // 2 - self.reach] * 4)
+
+
+def product(a: Tensor, b: Tensor, *, overwrite: bool = False) -> Tensor:
+    """Product of two spectra of the same form, leading dimensions broadcast.
+
+    `overwrite`: complex spectra may be written over `a`, if only it is large enough. The time of many small
+    products and transforms is that of the memory they go through.
+    """
     if a.is_complex():
-        return a * b
+        fits = overwrite and torch.broadcast_shapes(a.shape, b.shape) == a.shape
+        return a.mul_(b) if fits else a * b
     real = a[..., 0, :, :] * b[..., 0, :, :] - a[..., 1, :, :] * b[..., 1, :, :]
     imaginary = a[..., 0, :, :] * b[..., 1, :, :] + a[..., 1, :, :] * b[..., 0, :, :]
     return torch.stack([real, imaginary], dim=-3)
+
+
+def conjugate_product(a: Tensor, b: Tensor) -> Tensor:
+    """a times b's conjugate, of complex spectra."""
+    return product(torch.conj_physical(b), a, overwrite=True)
+
+
+def summed_to(gradient: Tensor, shape: torch.Size) -> Tensor:
+    """The gradient of what was broadcast from `shape`."""
+    # sum_to_size adds up even where there is one of each, which takes as long as a product.
+    return gradient.reshape(shape) if gradient.numel() == shape.numel() else gradient.sum_to_size(shape)
 
 
 class _Spectrum(torch.autograd.Function):
@@ -167,16 +230,29 @@ class _Maps(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        top, left, _, _ = ctx.window
-        return _transform(pad(gradient, (left, 0, top, 0)), ctx.size), None, None
+        return _transform(gradient, ctx.size, ctx.window[:2]), None, None
 
 
 # One dimension after the other, each time the last one in memory, and only rows that hold or keep something:
 # a half to two thirds of the time of rfft2 and irfft2 here. So spectra have the columns' frequencies first.
 
 
-def _transform(maps: Float[Tensor, "*b h w"], size: tuple[int, int]) -> Complex[Tensor, "*b g f"]:
-    return torch.fft.fft(torch.fft.rfft(maps, n=size[1]).transpose(-1, -2), n=size[0])
+def _transform(
+    maps: Float[Tensor, "*b h w"],
+    size: tuple[int, int],
+    corner: tuple[int, int] = (0, 0),
+    dtype: torch.dtype | None = None,
+    room: Room | None = None,
+) -> Complex[Tensor, "*b g f"]:
+    """Of maps among zeros with their first cell at `corner`."""
+    room = room or Room()
+    (*lead, height, width), (top, left) = maps.shape, corner
+    wide = room.zeros((*lead, height, size[1]), corner, dtype or maps.dtype, maps.device)
+    wide[..., left : left + width] = maps
+    rows = torch.fft.rfft(wide)
+    columns = room.zeros((*lead, rows.shape[-1], size[0]), (top, height), rows.dtype, maps.device)
+    columns[..., top : top + height] = rows.transpose(-1, -2)
+    return torch.fft.fft(columns)
 
 
 def _inverse(
