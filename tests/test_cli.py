@@ -185,7 +185,10 @@ def test_side_box_and_scale_reach_the_estimator(
         ([], "handgraph: the following arguments are required: COMMAND"),
         (["bogus"], "invalid choice: 'bogus'"),
         (["predict"], "handgraph predict: the following arguments are required: FILE"),
-        (["predict", "x.png", "--sid", "left", "--frobnicate"], "unknown argument '--frobnicate'"),
+        (
+            ["predict", "x.png", "--sid", "left", "--frobnicate"],
+            "handgraph predict: unknown argument '--frobnicate' (see handgraph predict --help)",
+        ),
         (["predict", "x.png", "--side", "up"], "argument --side: invalid choice: 'up'"),
         (["predict", "x.png", "--camera", "1,2,3"], "--camera 1,2,3: expected fx,fy,cx,cy, four numbers"),
         (["predict", "x.png", "--camera", "a,b,c,d"], "--camera a,b,c,d: expected fx,fy,cx,cy"),
@@ -221,7 +224,8 @@ def test_side_box_and_scale_reach_the_estimator(
         (["personalize", "x.png", "--out", "FOLDER"], "folder.onnx: is a folder, expected the name of a"),
         (["datasets", "check", "nyu", "BAD"], "bad.yaml: no folder (bad.yaml is a file: give the folder)"),
         (["synthesize", "OUT", "-n", "none"], "'none' is not a whole number"),
-        (["models", "extra"], "unknown argument 'extra'"),
+        (["models", "extra"], "handgraph models: unknown argument 'extra' (see handgraph models --help)"),
+        (["predict", "x.png", "--checkpoint", "no.safetensors"], "no.safetensors: no such weights file\n"),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -433,7 +433,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "score": "predictions",
     }.get(args.command)
     if unknown or (left and more is None):
-        parser.error(f"{args.command}: unknown argument {(unknown or left)[0]!r}")
+        own = f"{parser.prog} {args.command}"
+        parser.exit(2, f"{own}: unknown argument {(unknown or left)[0]!r} (see {own} --help)\n")
     if more is not None:
         setattr(args, more, [*getattr(args, more), *left])
     return args

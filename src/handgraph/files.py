@@ -45,4 +45,5 @@ def weights_file(path: str | Path) -> Path:
         return named
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder, expected a weights file such as {path / 'last'}")
-    raise CheckpointError(f"{path}: no such weights file, nor {named.name} beside it")
+    other = "" if path.suffix == ".safetensors" else f", nor {named.name} beside it"
+    raise CheckpointError(f"{path}: no such weights file{other}")
