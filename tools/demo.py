@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from handgraph.cli import main as handgraph
+from handgraph.estimator import weights_path
 from handgraph.evaluation.metrics import JointErrors
 from handgraph.formats import read_json
 from handgraph.hand import RELATIVE_FRAME
@@ -69,7 +70,7 @@ def predict_sample(label: dict[str, Any]) -> int:
 
 
 def predict_photo(label: dict[str, Any]) -> int:
-    """Predict a shipped photograph with three systems, and say how far off each of them is."""
+    """Predict a shipped photograph with every system whose weights are here, and say how far off each is."""
     photo = SAMPLES / label["image"]
     true_px, true_mm = np.array(label["keypoints_px"]), np.array(label["joints_mm"])
     camera = ",".join(f"{label['camera'][key]:.3f}" for key in ("fx", "fy", "cx", "cy"))
@@ -78,7 +79,10 @@ def predict_photo(label: dict[str, Any]) -> int:
         ("siapose", []),  # told nothing but the file
         ("identity_mesh", ["--model", "identity_mesh", "--camera", camera, "--mesh"]),
         ("hybrid_gcn", ["--model", "hybrid_gcn", "--explain"]),
+        ("graph_refine", ["--model", "graph_refine", "--camera", camera, "--mesh"]),
     ):
+        if not weights_path(system).is_file():
+            continue
         folder = f"{photo.stem}-{system}"
         codes.append(predict(folder, [str(photo)], options))
         if codes[-1] != 0:
