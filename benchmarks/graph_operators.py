@@ -38,7 +38,7 @@ def main() -> None:
     options = arguments(__doc__ or "")
     torch.manual_seed(0)
     # A network has run before such an inference, and the C library keeps the memory that it gave back. Where
-    # nothing large was ever freed, it returns every few hundred kilobytes to the system and fetches them anew.
+    # nothing large was ever freed, it returns a few hundred kilobytes to the system again and again.
     torch.zeros(SEEN_BYTES, dtype=torch.uint8)
     document: dict[str, Any] = {
         "machine": machine(),

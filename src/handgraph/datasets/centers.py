@@ -77,13 +77,14 @@ def mass_center(
     """
     within = (depth_mm >= near_mm) & (depth_mm <= far_mm)
     ones = within.view(np.uint8)
-    columns, rows = (cv2.reduce(ones, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for axis in (0, 1))
-    pixels = int(rows.sum())
-    if not pixels:
+    left, top, width, height = cv2.boundingRect(ones)
+    if not width:
         return None
-    sums = [columns @ np.arange(len(columns)), rows @ np.arange(len(rows))]
-    sums.append(cv2.sumElems(depth_mm * within)[0])  # in float64
-    return camera.xyz_from_uvd(np.array(sums, dtype=np.float64) / pixels)
+    box = slice(top, top + height), slice(left, left + width)  # most of a frame lies outside it
+    columns, rows = (cv2.reduce(ones[box], axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for axis in (0, 1))
+    sums = [columns @ np.arange(left, left + width), rows @ np.arange(top, top + height)]
+    sums.append(cv2.sumElems(depth_mm[box] * within[box])[0])  # in float64
+    return camera.xyz_from_uvd(np.array(sums, dtype=np.float64) / int(rows.sum()))
 
 
 def center_of_depth(
