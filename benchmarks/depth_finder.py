@@ -32,7 +32,9 @@ LEAST_MM2 = 1_500.0
 
 def measure(estimate: Estimator, frame: Callable[[int], DepthFrame], count: int) -> dict[str, Any]:
     """A row of the table."""
-    errors, times, looks = [], [], []
+    errors: list[float] = []
+    times: list[float] = []
+    looks: list[int] = []
     ask = estimate._at
 
     def counted(depth_mm: Any, camera: Any, side: Any, candidates: Sequence[Any]) -> Any:
@@ -53,7 +55,7 @@ def measure(estimate: Estimator, frame: Callable[[int], DepthFrame], count: int)
         errors.append(
             np.inf if joints is None else float(np.linalg.norm(joints - drawn.joints_mm, axis=1).mean())
         )
-    del estimate._at  # type: ignore[misc]
+    del estimate._at
     error = np.array(errors)
     found = error[np.isfinite(error)]
     return {

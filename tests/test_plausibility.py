@@ -1,12 +1,10 @@
 """Whether joints are a hand's: each sign against its meaning, and the whole on synthetic frames."""
 
-from typing import cast
-
 import numpy as np
 import pytest
 
 from handgraph import Hand, PinholeCamera
-from handgraph.localize import Plane, find_hands
+from handgraph.localize import Candidate, Plane, find_hands
 from handgraph.plausibility import _BONES_MM, _ENDS, _ROOTS, _explained, plausibility, signs
 from handgraph.skeleton import BONES
 from handgraph.synthetic import DepthFrame, DepthSynthesizer
@@ -118,9 +116,12 @@ def test_true_hands_are_plausible_and_misplaced_or_misshapen_ones_are_not(frames
         planes = found[0].planes if found else ()
         joints = frame.joints_mm.astype(np.float64)
 
-        def judged(points: np.ndarray, frame: DepthFrame = frame, planes: object = planes) -> float:
+        def judged(
+            points: np.ndarray, frame: DepthFrame = frame, planes: tuple[Plane, ...] = planes
+        ) -> float:
             hand = hand_of(points, frame.camera)
-            return plausibility(hand, frame.depth_mm, cast("tuple[Plane, ...]", planes))
+            place = Candidate(points.mean(axis=0), 250.0, (0.0, 0.0, 9.0, 9.0), 0.4, planes)
+            return plausibility(hand, place, frame.depth_mm)
 
         true.append(judged(joints))
         aside.append(judged(joints + np.array([0.0, 0.0, 70.0])))  # deep below the skin
