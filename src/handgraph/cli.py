@@ -189,10 +189,12 @@ def _evaluation_data(
     if args.root is None:
         raise ConfigError(f"--data {args.data}: give --root, the folder that holds the data set")
     splits = names()[kind]
-    chosen = split or ("all" if "all" in splits else "test")
+    chosen = split or next((name for name in ("all", "test", "validation") if name in splits), "test")
     if args.partial:
         say("evaluate", f"{args.data}: of what is there; not the published split's figures")
     dataset = open_dataset(kind, args.root, chosen, partial=args.partial)
+    if not len(dataset):
+        raise ConfigError(f"--data {args.data}: no frame of what {args.root} holds is in this split")
     if len(dataset.joints) != joints:
         raise ConfigError(
             f"--data {args.data} has {len(dataset.joints)} joints, this model predicts {joints}"
