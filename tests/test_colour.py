@@ -102,7 +102,7 @@ def test_a_hand_is_looked_at_again_closer(estimate):
     """In a crop around a box much larger than the hand the dots are too small to be convincing."""
     image, places = picture((900, 700), (520, 380), 170)
     box = (400.0, 300.0, 400.0, 400.0)
-    (first,) = estimate._at(image, None, [(box, "right")], None)
+    (first,) = estimate._at(image, None, [(box, "right", 0.0)], None)
     (hand,) = estimate(image, box=box)
     assert hand.score > first.score + 0.1
     np.testing.assert_allclose(hand.keypoints_px, places, atol=3)
@@ -167,7 +167,7 @@ def test_the_network_is_asked_no_more_than_it_must(estimate):
 
 
 def test_a_side_in_doubt_is_looked_at_closer_as_either_and_both_looks_count():
-    from handgraph.colour import _likely, _surest
+    from handgraph.colour import _likely, _of_one_side
 
     def looks(right, left):
         keypoints = PLACES * 100
@@ -177,9 +177,44 @@ def test_a_side_in_doubt_is_looked_at_closer_as_either_and_both_looks_count():
     assert [hand.side for hand in _likely(looks(0.70, 0.69))] == ["right", "left"]
     assert [hand.side for hand in _likely(looks(0.60, 0.69))] == ["left"]
     # The highest score of all is the right hand's, and does not make up for its lowest.
-    surest = _surest(looks(0.71, 0.70), looks(0.60, 0.69))
+    surest = _of_one_side(looks(0.71, 0.70), looks(0.60, 0.69))
     assert (surest.side, surest.score) == ("left", 0.70)
-    assert _surest(looks(0.71, 0.70), looks(0.69, 0.69)).side == "right"
+    assert _of_one_side(looks(0.71, 0.70), looks(0.69, 0.69)).side == "right"
+
+
+def test_looks_are_averaged_by_how_sure_they_are_of_each_joint():
+    from handgraph.colour import _together
+
+    def look(score, at, sure, **more):
+        keypoints, confidence = np.full((21, 2), at), np.full(21, 0.5)
+        confidence[8] = sure
+        return hg.Hand(
+            "left", score, keypoints, np.array([0.0, 0.0, 9.0, 9.0]), confidence=confidence, **more
+        )
+
+    hand = _together([look(0.6, 10.0, 0.2), look(0.65, 20.0, 0.8), look(0.4, 900.0, 0.9)])
+    np.testing.assert_allclose(hand.keypoints_px[0], 15.0, atol=1e-4)
+    # Squares of 0.2 and 0.8; what scores so much less than the surest has no part.
+    np.testing.assert_allclose(hand.keypoints_px[8], (10 * 0.04 + 20 * 0.64) / 0.68, atol=1e-3)
+    assert 0.6 < hand.score < 0.65
+    placed = [look(0.6, 10.0, 0.5, joints_mm=np.full((21, 3), z)) for z in (500.0, 600.0)]
+    assert _together(placed).joints_mm.tolist() == placed[0].joints_mm.tolist()
+
+
+def test_further_looks_turn_the_picture_and_see_the_same(estimate):
+    image, places = picture((300, 260), (60, 40), 180)
+    network = Counted(estimate._network)
+    patient = ColourEstimator(network, bright)
+    (once,) = patient(image)
+    asked = sum(network.asked)
+    patient.looks = 3
+    (hand,) = patient(image)
+    assert sum(network.asked) == 2 * asked + 2
+    np.testing.assert_allclose(hand.keypoints_px, places, atol=5)
+    assert np.abs(hand.keypoints_px - once.keypoints_px).max() > 0
+    for wrong in (0, 6):
+        with pytest.raises(hg.ConfigError, match=f"looks is {wrong}, expected 1 to 5"):
+            patient.looks = wrong
 
 
 def test_a_box_needs_no_finder_and_says_which_of_two_hands(estimate):
