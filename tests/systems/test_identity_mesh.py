@@ -281,6 +281,21 @@ def test_the_optimisation_lays_the_hand_on_its_keypoints(layer: HandLayer) -> No
     )
 
 
+def test_keypoints_that_are_no_hands_place_none(layer: HandLayer) -> None:
+    """All in one point: the hand would be laid endlessly far away, where even its mesh drowns in rounding."""
+    batch = truth(layer)
+    uv = batch["uv"].clone()
+    uv[1] = 0.5 + 1e-9 * uv[1]
+    output = answer(layer, batch, batch["pose"], batch["shape"], uv=uv)
+    for optimise in (False, True):
+        solved = identity_mesh.solve(output, batch["crops"], optimise=optimise)
+        assert np.isfinite(solved.wrist_mm).all(axis=1).tolist() == [True, False, True, True]
+        np.testing.assert_allclose(solved.vertices_mm[1], output.vertices_mm[1].numpy(), atol=0.01)
+        np.testing.assert_array_equal(solved.uv[1], uv[1].numpy())
+    hands = identity_mesh.decode(output, batch["crops"])
+    assert ["relative" in hand.frame for hand in hands] == [False, True, False, False]
+
+
 def test_doubtful_keypoints_are_masked(layer: HandLayer) -> None:
     batch = truth(layer)
     uv, sureness = batch["uv"].clone(), torch.ones(4, 21)

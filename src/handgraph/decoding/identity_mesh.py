@@ -23,6 +23,8 @@ RELATIVE_FRAME = "relative to the wrist: x right, y down, z forward, millimetres
 # part of the crop count less.
 LEAST_WEIGHT = 0.02
 FIT_PRIOR, FIT_JOINTS, FIT_LIMITS, FIT_ROBUST = 150.0, 0.01, 1000.0, 0.06
+FARTHEST_MM = 100_000.0
+"""A hand that is laid farther away was laid on keypoints that are no hand's: it stays about its wrist."""
 # To the end: where the fit stops early, a rounding error decides after which step (0.05 px).
 FIT_TOLERANCE = 1e-6
 
@@ -52,7 +54,7 @@ class Solved(NamedTuple):
     joints_mm: Float[np.ndarray, "b 21 3"]
     vertices_mm: Float[np.ndarray, "b v 3"]
     wrist_mm: Float[np.ndarray, "b 3"]
-    """Where the wrist is in the crop's frame; NaN without a camera."""
+    """Where the wrist is in the crop's frame; NaN without a camera, or where keypoints admit no place."""
     uv: Float[np.ndarray, "b 21 2"]
 
 
@@ -61,7 +63,8 @@ def solve(
 ) -> Solved:
     """Section 6.3.2's optimisation: the regressed hand, moved and bent until its joints are seen where the
     detector sees them (Eq. 6.4), in the crop's pixels. Without `optimise` it is only placed. A crop without a
-    camera keeps what was regressed, and the detector's keypoints.
+    camera keeps what was regressed, and the detector's keypoints, as does one that would place the hand
+    beyond `FARTHEST_MM`.
 
     Not the paper's 200 + 60 steps of Adam but Levenberg-Marquardt to the minimum; so that the minimum is one
     worth reaching, a prior on the fingers, joint limits and a robust norm join Eq. 6.4 (`FIT_PRIOR` …).
@@ -97,12 +100,14 @@ def solve(
             tolerance=FIT_TOLERANCE,
             place_only=not optimise,
         )
-        pose[seen] = fitted.pose
-        wrist[seen] = fitted.joints_mm[:, 0]
-        joints[seen] = fitted.joints_mm - fitted.joints_mm[:, :1]
-        vertices[seen] = vertices_mm(model, fitted) - fitted.joints_mm[:, :1]
-        projected = np.einsum("bij,bnj->bni", matrices, fitted.joints_mm)
-        uv[seen] = projected[..., :2] / projected[..., 2:] / (size - 1)[:, None, None]
+        near = fitted.joints_mm[:, 0, 2] < FARTHEST_MM
+        placed, roots = np.flatnonzero(seen)[near], fitted.joints_mm[near, :1]
+        pose[placed] = fitted.pose[near]
+        wrist[placed] = roots[:, 0]
+        joints[placed] = fitted.joints_mm[near] - roots
+        vertices[placed] = vertices_mm(model, fitted)[near] - roots
+        projected = np.einsum("bij,bnj->bni", matrices[near], fitted.joints_mm[near])
+        uv[placed] = projected[..., :2] / projected[..., 2:] / (size[near] - 1)[:, None, None]
     return Solved(pose, joints, vertices, wrist, uv)
 
 
@@ -121,7 +126,8 @@ def hands(
     found = []
     for index, crop in enumerate(crops):
         turn = crop_from_camera(crop)
-        place = solved.wrist_mm[index] @ turn if crop.camera is not None else np.zeros(3)
+        placed = bool(np.isfinite(solved.wrist_mm[index]).all())
+        place = solved.wrist_mm[index] @ turn if placed else np.zeros(3)
         corner, far = keypoints[index].min(axis=0), keypoints[index].max(axis=0)
         found.append(
             Hand(
@@ -135,7 +141,7 @@ def hands(
                 shape=shapes[index],
                 confidence=sure[index],
                 camera=crop.camera,
-                frame=CAMERA_FRAME if crop.camera is not None else RELATIVE_FRAME,
+                frame=CAMERA_FRAME if placed else RELATIVE_FRAME,
                 shape_confidence=None if trust is None else float(trust[index]),
             )
         )

@@ -187,7 +187,8 @@ def _skinned(
     rig, n = _rig(model), len(rotations)
     frames, points = np.empty((n, 16, 3, 3)), np.empty((n, 16, 3))
     rest = np.empty((n, 16, 3))
-    given = (np.ascontiguousarray(array) for array in (rotations, translation, shape))
+    # The place is added at the end: skinning weights sum to one only as far as float32 holds.
+    given = (np.ascontiguousarray(array) for array in (rotations, np.zeros_like(translation), shape))
     _posed_frames(rig, *given, frames, points, rest)
     bends = (rotations[:, 1:] - np.eye(3)).reshape(n, -1)
     hand = model.v_template + np.einsum("vcs,bs->bvc", model.shapedirs, shape)
@@ -196,7 +197,7 @@ def _skinned(
     shift = points - np.einsum("bkij,bkj->bki", frames, rest)
     turns = np.einsum("vk,bkij->bvij", model.weights, frames)
     moved = np.einsum("bvij,bvj->bvi", turns, MILLIMETRES * hand)
-    return np.asarray(moved + np.einsum("vk,bki->bvi", model.weights, shift))
+    return np.asarray(moved + np.einsum("vk,bki->bvi", model.weights, shift) + translation[:, None])
 
 
 def fit_by_adam(
