@@ -51,7 +51,8 @@ WIDER, ASTRAY = 1.1, 0.5
 """A hand is looked at again where the second crop would be so much wider than the first, or overlap it less.
 
 On 491 synthetic hands a second look at these, 30 in 100, ends at the same error as one at all (0.130 of the
-box, 0.135 after the first look).
+box, 0.135 after the first look). Both looks together (`_together`) are better than the surer one alone: 0.072
+against 0.073 on 234 crops around jittered boxes, 0.0685 against 0.0693 around exact ones.
 """
 TURNS = (0.3, -0.3, 0.6, -0.6)
 """By how much further looks at a hand turn the picture, radians."""
@@ -205,8 +206,7 @@ class ColourEstimator:
             closer = [(look, _enlarged(_tight(look), MARGIN)) for look in likely]
             if max(look.score for look in likely) < least - HOPELESS:
                 continue
-            wider = WIDER if box is None else np.inf  # whoever gives a box says that there is no more of it
-            if len(likely) == 1 and _well_laid(window, closer[0][1], wider):
+            if len(likely) == 1 and _well_laid(window, closer[0][1]):
                 hands += likely
             else:
                 again.append(closer)
@@ -308,10 +308,10 @@ def _tight(hand: Hand) -> Box:
     return float(low[0]), float(low[1]), float(high[0] - low[0] + 1), float(high[1] - low[1] + 1)
 
 
-def _well_laid(window: Box, around_joints: Box, wider: float = WIDER) -> bool:
+def _well_laid(window: Box, around_joints: Box) -> bool:
     """Whether a crop shows a hand as well as the one around its joints would."""
     overlap = iou(np.array(window), np.array(around_joints))
-    return overlap >= ASTRAY and around_joints[2] <= wider * window[2]
+    return overlap >= ASTRAY and around_joints[2] <= WIDER * window[2]
 
 
 def _likely(looks: Sequence[Hand]) -> list[Hand]:
