@@ -492,6 +492,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _optimise_option(predict)
     predict.add_argument(
+        "--looks",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="photos: how often each hand is looked at, turned a little each time, 1 to 5; the answers are "
+        "averaged, surer and slower",
+    )
+    predict.add_argument(
         "--explain", action="store_true", help="draw hybrid_gcn's classes and relations (with --out)"
     )
     predict.add_argument("--out", metavar="DIR", help="write pictures, pages and the JSON here")

@@ -129,6 +129,12 @@ class _Job:
             if args.optimise and self.camera is None:
                 raise ConfigError("--optimise: lays the 3D hand on its 2D keypoints, give --camera")
             self.estimate.optimise = args.optimise
+        if args.looks != 1:
+            if not isinstance(self.estimate, ColourEstimator):
+                raise ConfigError(
+                    f"--looks: {self.estimate.name} sees depth and looks at each hand twice anyway"
+                )
+            self.estimate.looks = args.looks
         if args.subject:
             from handgraph.subject import read_subject
 
@@ -187,6 +193,7 @@ class _Job:
             "depth_scale": args.depth_scale,
             "subject": args.subject and Path(args.subject).name,
             "optimise": args.optimise,
+            "looks": None if args.looks == 1 else args.looks,
             "every": None if args.every == 1 else args.every,
             "start_s": args.start or None,
             "end_s": args.end,

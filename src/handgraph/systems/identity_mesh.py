@@ -282,7 +282,7 @@ def rotations_of_six(six: Float[Tensor, "*n 6"]) -> Float[Tensor, "*n 3 3"]:
     return torch.stack([x, y, torch.linalg.cross(x, y, dim=-1)], dim=-1)
 
 
-def inputs(batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
+def inputs(batch: Mapping[str, Any]) -> tuple[Tensor | None, ...]:
     """Image and true shape, the mean where it is unknown. A network that regresses shapes does not look.
 
     With `subject` in the batch, the shapes of `IdentityMesh.set_subject`, one for each image; with `seen`,
