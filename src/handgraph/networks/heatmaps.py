@@ -147,15 +147,15 @@ def peak_cells(maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n 2"]:
     return torch.stack([index % width, index // width], dim=-1).float()
 
 
-def local_cells(maps: Float[Tensor, "b n h w"], radius: int = 8) -> Float[Tensor, "b n 2"]:
-    """Centre of mass, in cells, of the squares of what is above zero within `radius` cells of the highest.
+def local_cells(maps: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n 2"]:
+    """Centre of mass, in cells, of the squares of what is above zero within a quarter map of the highest.
 
     Finer than a cell, and unlike a centre of mass over the whole map not drawn to a second peak far away.
     Targets are blurred, squares are not: they hold to the peak where it is sharp, and where a keypoint may be
     in several cells near one another, the answer lies among them.
     """
     maps = maps.float()
-    peak, near = peak_cells(maps), window(maps, radius)
+    peak, near = peak_cells(maps), window(maps, maps.shape[-1] // 4)
     highest = near.amax(dim=(-2, -1), keepdim=True)
     weight = (near / highest.clamp(min=torch.finfo(near.dtype).tiny)).square()
     total = weight.sum(dim=(-2, -1))  # at least 1 where anything is above zero
