@@ -12,7 +12,6 @@ logarithms, so no number of neighbours underflows.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,11 +23,9 @@ from handgraph.graph.spatial_convolution import (
     Room,
     SameConvolution,
     check_kernel_size,
-    conjugate_product,
     direct_same,
     exporting,
     product,
-    summed_to,
 )
 
 MESSAGE_CONSTANT = 4e-10
@@ -138,16 +135,10 @@ def marginals(
     along = _by_level(kernels, tree)
     everywhere = _by_level(_positive(constant * kernels.sum(dim=(-2, -1), keepdim=True)), tree)
     room = Room()
-    learning = torch.is_grad_enabled() and (unary.requires_grad or kernels.requires_grad)
 
     def log_message(log_belief: Tensor, step: int) -> Tensor:
         if method == "direct":
             return _direct_message(log_belief, along[step], everywhere[step]).log()
-        if learning and not convolution.matrices:
-            log: Tensor = _LogMessage.apply(
-                log_belief, along[step], everywhere[step], convolution, dtype, room
-            )
-            return log
         of_kernels = convolution.kernel_spectrum(along[step], dtype, room)
         of_belief = convolution.spectrum(_distribution(log_belief), dtype, room)
         of_both = product(of_belief, of_kernels, overwrite=True)
@@ -237,52 +228,6 @@ def _message(
     # Sums of what is not negative come out a rounding error below zero. A belief's sum is 1, so what is added
     # to all potentials comes out once in every cell.
     return message.clamp(min=0).add_(everywhere.to(dtype))
-
-
-class _LogMessage(torch.autograd.Function):
-    """The logarithm of `_message`, with everything that belongs to one step of the passes in one node.
-
-    Written by hand because a step is twenty small operations, whose bookkeeping would cost more than they do.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        log_belief: Float[Tensor, "*b e h w"],
-        kernels: Float[Tensor, "*k e s s"],
-        everywhere: Float[Tensor, "*k e 1 1"],
-        convolution: SameConvolution,
-        dtype: torch.dtype,
-        room: Room,
-    ) -> Float[Tensor, "*o e h w"]:
-        belief = _distribution(log_belief)
-        of_belief = convolution.spectrum(belief, dtype, room)
-        of_kernels = convolution.kernel_spectrum(kernels, dtype, room)
-        message = _message(product(of_belief, of_kernels), everywhere, convolution, belief.dtype)
-        ctx.save_for_backward(belief, of_belief, of_kernels, message)
-        ctx.convolution, ctx.dtype, ctx.room = convolution, dtype, room
-        ctx.everywhere, ctx.kernels = everywhere.shape, kernels.dtype
-        return message.log()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        belief, of_belief, of_kernels, message = ctx.saved_tensors
-        to_log_belief = to_kernels = to_everywhere = None
-        # Where the message is the smallest number there is, nothing moves it.
-        at_floor = message <= torch.finfo(message.dtype).tiny
-        to_message = (gradient / message).masked_fill_(at_floor, 0)
-        to_product = ctx.convolution.gradient_spectrum(to_message, ctx.dtype, ctx.room)
-        if ctx.needs_input_grad[0]:
-            to_spectra = summed_to(conjugate_product(to_product, of_kernels), of_belief.shape)
-            weighted = belief * ctx.convolution.gradient_maps(to_spectra).to(belief.dtype)
-            to_log_belief = weighted - belief * weighted.sum(dim=(-2, -1), keepdim=True)
-        if ctx.needs_input_grad[1]:
-            to_spectra = summed_to(conjugate_product(to_product, of_belief), of_kernels.shape)
-            to_kernels = ctx.convolution.gradient_kernels(to_spectra).to(ctx.kernels)
-        if ctx.needs_input_grad[2]:
-            to_everywhere = summed_to(to_message.sum(dim=(-2, -1), keepdim=True), ctx.everywhere)
-        return to_log_belief, to_kernels, to_everywhere, None, None, None
 
 
 def _positive(maps: Tensor) -> Tensor:

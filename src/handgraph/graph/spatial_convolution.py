@@ -149,21 +149,11 @@ class SameConvolution:
         maps: Tensor = _Maps.apply(spectra, self.size, window)
         return maps
 
-    # The three steps' transposes, for backward passes written by hand; complex spectra only. Gradients of
-    # spectra are those of `_Spectrum`, not PyTorch's.
-
-    def gradient_spectrum(
-        self, to_maps: Float[Tensor, "*b h w"], dtype: torch.dtype, room: Room
-    ) -> Complex[Tensor, "*b g f"]:
-        """The gradient of what `maps_from` was given."""
-        return _transform(to_maps, self.size, (self.reach, self.reach), dtype, room)
-
-    def gradient_maps(self, to_spectra: Complex[Tensor, "*b g f"]) -> Float[Tensor, "*b h w"]:
-        """The gradient of the maps that `spectrum` was given."""
-        return _inverse(to_spectra, self.size, (0, 0, self.height, self.width))
-
     def gradient_kernels(self, to_spectra: Complex[Tensor, "*b g f"]) -> Float[Tensor, "*b k k"]:
-        """The gradient of the kernels that `kernel_spectrum` was given."""
+        """`kernel_spectrum`'s transpose, for backward passes written by hand; complex spectra only.
+
+        Gradients of spectra are those of `_Spectrum`, not PyTorch's.
+        """
         side = 2 * self.reach + 1
         inner = _inverse(to_spectra, self.size, (0, 0, side, side))
         return pad(inner, [self.kernel_size // 2 - self.reach] * 4)
@@ -181,11 +171,6 @@ def product(a: Tensor, b: Tensor, *, overwrite: bool = False) -> Tensor:
     real = a[..., 0, :, :] * b[..., 0, :, :] - a[..., 1, :, :] * b[..., 1, :, :]
     imaginary = a[..., 0, :, :] * b[..., 1, :, :] + a[..., 1, :, :] * b[..., 0, :, :]
     return torch.stack([real, imaginary], dim=-3)
-
-
-def conjugate_product(a: Tensor, b: Tensor) -> Tensor:
-    """a times b's conjugate, of complex spectra."""
-    return product(torch.conj_physical(b), a, overwrite=True)
 
 
 def summed_to(gradient: Tensor, shape: torch.Size) -> Tensor:

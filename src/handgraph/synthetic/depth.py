@@ -178,23 +178,7 @@ class DepthSynthesizer:
     def frame(self, index: int) -> DepthFrame:
         """Whole sensor frame number `index`: another scene than `sample(index)`, with body, room and all."""
         scene, depth = self._scene(index, whole=True)
-        camera = PinholeCamera(*(float(value) for value in scene.camera))
-        center = scene.joints.mean(0)
-        return DepthFrame(
-            depth_mm=depth,
-            label=scene.label,
-            camera=camera,
-            joints_mm=scene.joints.astype(np.float32),
-            vertices_mm=scene.vertices,
-            crop=Crop.cube(center, 260.0, camera, self.size),
-            shape=scene.shape.astype(np.float32),
-            pose=_axis_angle(self.rig, scene),
-            translation_mm=_translation(self.rig, scene),
-            subject=int(scene.subject),
-            family=FAMILIES[scene.family],
-            sensor=SENSORS[scene.sensor].name,
-            contents=_contents(scene.flags),
-        )
+        return depth_frame(self.rig, scene, depth, self.size)
 
     def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor | list[Crop]]:
         """Crops `indices`: image (B, 1, S, S), uvz (B, 21, 3), joints_mm (B, 21, 3) float32, crops (list).
@@ -251,6 +235,26 @@ class DepthSynthesizer:
 @lru_cache(maxsize=1)
 def _open_hand() -> HandModel:
     return load_open_hand()
+
+
+def depth_frame(rig: Rig, scene: Scene, depth_mm: Float[np.ndarray, "h w"], size: int = 96) -> DepthFrame:
+    """What is known of a whole scene, seen as `depth_mm`, with its crop of `size` pixels."""
+    camera = PinholeCamera(*(float(value) for value in scene.camera))
+    return DepthFrame(
+        depth_mm=depth_mm,
+        label=scene.label,
+        camera=camera,
+        joints_mm=scene.joints.astype(np.float32),
+        vertices_mm=scene.vertices,
+        crop=Crop.cube(scene.joints.mean(0), 260.0, camera, size),
+        shape=scene.shape.astype(np.float32),
+        pose=_axis_angle(rig, scene),
+        translation_mm=_translation(rig, scene),
+        subject=int(scene.subject),
+        family=FAMILIES[scene.family],
+        sensor=SENSORS[scene.sensor].name,
+        contents=_contents(scene.flags),
+    )
 
 
 def _contents(flags: int) -> tuple[str, ...]:

@@ -14,17 +14,14 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float
 
-from handgraph.camera import Crop, PinholeCamera
 from handgraph.errors import ConfigError
 from handgraph.synthetic.depth import (
-    CONTENTS,
     SUBJECTS,
     DepthFrame,
     Split,
-    _axis_angle,
     _open_hand,
     _rig,
-    _translation,
+    depth_frame,
 )
 from handgraph.synthetic.hands import (
     FAMILIES,
@@ -95,22 +92,7 @@ class TabletopSynthesizer:
         if self.noise:
             state = seed_stream(self.seed, get_args(Split).index(self.split), index, _SENSOR)
             depth_mm = sense(scene.inverse, self._sensors[scene.sensor], float(scene.camera[0]), state)
-        camera = PinholeCamera(*(float(value) for value in scene.camera))
-        return DepthFrame(
-            depth_mm=depth_mm,
-            label=scene.label,
-            camera=camera,
-            joints_mm=scene.joints.astype(np.float32),
-            vertices_mm=scene.vertices,
-            crop=Crop.cube(scene.center, 260.0, camera),
-            shape=scene.shape.astype(np.float32),
-            pose=_axis_angle(self.rig, scene),
-            translation_mm=_translation(self.rig, scene),
-            subject=int(scene.subject),
-            family=FAMILIES[scene.family],
-            sensor=SENSORS[scene.sensor].name,
-            contents=tuple(name for bit, name in enumerate(CONTENTS) if scene.flags >> bit & 1),
-        )
+        return depth_frame(self.rig, scene, depth_mm)
 
     def _scene(self, index: int) -> Scene:
         rig = self.rig
