@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from handgraph.errors import ConfigError
 
-Optimizer = Literal["adam", "adamw", "sgd", "adadelta"]
+Optimizer = Literal["adam", "adamw", "muon", "sgd", "adadelta"]
 Schedule = Literal["constant", "exponential", "cosine"]
 
 
@@ -38,9 +38,9 @@ class Stage:
     optimizer: Optimizer = "adam"
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's and AdamW's decay rates of the two moments."""
+    """Adam's and AdamW's decay rates of the two moments (Muon's too, where it is AdamW)."""
     weight_decay: float = 0.0
-    """L2 penalty added to the gradient (Adam, SGD, Adadelta) or decoupled decay (AdamW)."""
+    """L2 penalty added to the gradient (Adam, SGD, Adadelta) or decoupled decay (AdamW, Muon)."""
     schedule: Schedule = "constant"
     """How the learning rate falls after the warm-up: not, by `decay` an epoch, or along a cosine to zero."""
     decay: float = 1.0

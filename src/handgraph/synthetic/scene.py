@@ -116,6 +116,8 @@ class Chances(NamedTuple):
     sleeve: float = 0.35
     noise: float = 0.94
     """Images that get sensor noise at all."""
+    border: float = 0.08
+    """Hands that may lie at the frame's border, cut by it or not."""
 
 
 class Scene(NamedTuple):
@@ -341,7 +343,7 @@ def compose(
     z = uniform(state, sensors[sensor, 5], sensors[sensor, 6])
     cx, cy = (width - 1) / 2 + normal(state, 0.0, 4.0), (height - 1) / 2 + normal(state, 0.0, 4.0)
     # Mostly far enough from the border to be seen whole, if the picture is large enough for that.
-    reach = 95.0 if chance(state, 0.92) else 20.0
+    reach = 95.0 if chance(state, 1.0 - chances.border) else 20.0
     edge_u, edge_v = min(reach * fx / z, 0.45 * width), min(reach * fy / z, 0.45 * height)
     u, v = uniform(state, edge_u, width - edge_u), uniform(state, edge_v, height - edge_v)
     goal = np.array([(u - cx) * z / fx, (v - cy) * z / fy, z])

@@ -39,6 +39,7 @@ from handgraph.training import checkpoint
 from handgraph.training.adversary import Adversary
 from handgraph.training.data import Data, prepared_ahead, sample_indices, to_tensors
 from handgraph.training.log import RunLog
+from handgraph.training.muon import Muon
 from handgraph.training.recipe import Recipe, build, stages_of
 from handgraph.training.sources import open_data
 
@@ -355,6 +356,8 @@ def make_optimizer(module: nn.Module, stage: Stage) -> torch.optim.Optimizer:
         return torch.optim.Adam(groups, betas=stage.betas, fused=True, **common)
     if stage.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=stage.betas, fused=True, **common)
+    if stage.optimizer == "muon":
+        return Muon(groups, betas=stage.betas, fused=True, **common)
     if stage.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, **common)
     return torch.optim.Adadelta(groups, **common)
