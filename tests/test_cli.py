@@ -481,8 +481,13 @@ def test_a_damaged_subject_file_is_refused(tmp_path, capsys):
             "unknown system 'nobody', expected one of",
         ),
         (["predict", "frame.png", "--optimise"], "--optimise: jgr_p2o sees depth"),
-        (["predict", "frame.png", "--looks", "3"], "--looks: jgr_p2o sees depth"),
+        (["predict", "frame.png", "--looks", "5"], "looks is 5, expected 1 to 4"),
         (["predict", "photo.jpg", "--looks", "9"], "looks is 9, expected 1 to 5"),
+        (["evaluate", "--looks", "5", "--samples", "2"], "looks is 5, expected 1 to 4"),
+        (
+            ["evaluate", "--model", "siapose", "--looks", "2"],
+            "--looks: siapose's crops are looked at once here",
+        ),
         (
             ["predict", "photo.jpg", "--model", "identity_mesh", "--optimise"],
             "--optimise: lays the 3D hand on its 2D keypoints, give --camera",

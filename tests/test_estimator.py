@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,27 @@ def test_box_leads_to_the_hand_in_it(estimate: Estimator, frame: np.ndarray) -> 
     assert right_one.keypoints_px[:, 0].mean() > 140
 
 
+def test_looks_turn_the_centred_crop_and_are_averaged(
+    network: torch.nn.Module, estimate: Estimator, frame: np.ndarray
+) -> None:
+    counts: list[int] = []
+    network_alone = estimate._network
+
+    def counted(images: np.ndarray) -> Any:
+        counts.append(len(images))
+        return network_alone(images)
+
+    estimate._network = counted  # type: ignore[assignment]
+    once = only(estimate(frame, CAMERA, box=(100.0, 50.0, 200.0, 150.0)))
+    estimate.looks = 4
+    often = only(estimate(frame, CAMERA, box=(100.0, 50.0, 200.0, 150.0)))
+    assert counts[-1] == 4 * counts[1]
+    assert not np.array_equal(once.joints_mm, often.joints_mm)
+    for wrong in (0, 5):
+        with pytest.raises(hg.ConfigError, match=f"looks is {wrong}, expected 1 to 4"):
+            estimate.looks = wrong
+
+
 def test_without_a_camera_one_is_assumed_and_the_hand_says_so(estimate: Estimator, frame: np.ndarray) -> None:
     hand = only(estimate(frame))
     assert hand.camera == hg.PinholeCamera(0.92 * 320, 0.92 * 320, 159.5, 119.5)
@@ -131,6 +153,10 @@ class Known:
     def __init__(self, scores: Sequence[float]) -> None:
         self.scores = list(scores)
         self.looked: list[float] = []
+
+    def together(self, answer: object, looks: int) -> object:
+        assert looks == 1
+        return answer
 
     def hands(self, answer: object, crops: Sequence[hg.Crop]) -> list[hg.Hand]:
         hands = []

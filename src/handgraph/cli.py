@@ -140,10 +140,15 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
     module, system = folded(module), find_system(name)
     data, count = _evaluation_data(args, config, system.INPUT)
     measures = Measures(system, args.optimise)
+    if args.looks > 1 and not hasattr(system, "looked_at"):
+        raise ConfigError(f"--looks: {name}'s crops are looked at once here; predict --looks turns photos")
     for start in progress(range(0, count, EVALUATION_BATCH), "evaluate"):
         batch = data(np.arange(start, min(start + EVALUATION_BATCH, count)))
         with torch.inference_mode():
-            output = module(*inputs(system, batch))
+            if args.looks > 1:
+                output = system.looked_at(module, *inputs(system, batch), args.looks)
+            else:
+                output = module(*inputs(system, batch))
         measures.update(output, batch)
     result = {"model": name, "data": args.data, **measures.compute()}
     figures = []
@@ -496,8 +501,8 @@ def _parser() -> argparse.ArgumentParser:
         type=whole_number,
         default=1,
         metavar="N",
-        help="photos: how often each hand is looked at, turned a little each time, 1 to 5; the answers are "
-        "averaged, surer and slower",
+        help="how often each hand is looked at, 1 to 5, a photo turned a little each time (depth: 1 to 4, by "
+        "a quarter); the answers are averaged, surer and slower",
     )
     predict.add_argument(
         "--explain", action="store_true", help="draw hybrid_gcn's classes and relations (with --out)"
@@ -540,6 +545,14 @@ def _parser() -> argparse.ArgumentParser:
         help="synthetic, or a data set with --root",
     )
     _optimise_option(evaluate)
+    evaluate.add_argument(
+        "--looks",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="depth: how often each crop is looked at, 1 to 4, by a quarter turn further each time; the "
+        "answers are averaged",
+    )
     evaluate.add_argument("--root", metavar="DIR", help="the folder that holds the data set")
     evaluate.add_argument(
         "--partial", action="store_true", help="the data set is there in part on purpose: take what is there"

@@ -128,6 +128,8 @@ class Estimator:
     name, config, meta   what the weights are: system, its `Config`, and how they were trained
     input, runtime       "depth"; whether PyTorch ("torch") or ONNX Runtime ("onnx") runs the network
     least_score          a hand with a lower score is not reported; may be set
+    looks                how often a hand is looked at once it is centred, 1 to 4, each time a quarter turn
+                         further; the answers are averaged. More are surer and slower; may be set
     """
 
     def __init__(self, network: Network) -> None:
@@ -140,6 +142,18 @@ class Estimator:
             )
         self._network = network
         self._decoder = decoder(self.name)
+        self._looks = 1
+
+    @property
+    def looks(self) -> int:
+        """How often a hand is looked at."""
+        return self._looks
+
+    @looks.setter
+    def looks(self, wanted: int) -> None:
+        if not 1 <= wanted <= self._decoder.MOST_LOOKS:
+            raise ConfigError(f"looks is {wanted}, expected 1 to {self._decoder.MOST_LOOKS}")
+        self._looks = wanted
 
     @overload
     def __call__(
@@ -243,7 +257,7 @@ class Estimator:
         for hand, one in seen[:most]:
             assert hand.joints_mm is not None
             centered.append(replace(one, center_xyz_mm=hand.joints_mm.mean(axis=0).astype(np.float64)))
-        hands = self._at(depth_mm, camera, side, centered)
+        hands = self._at(depth_mm, camera, side, centered, self.looks)
         pairs = zip(hands, centered, strict=True)
         return hands, [plausibility(hand, one, depth_mm) for hand, one in pairs]
 
@@ -253,6 +267,7 @@ class Estimator:
         camera: PinholeCamera,
         side: Side,
         candidates: "Sequence[Candidate]",
+        looks: int = 1,
     ) -> list[Hand]:
         """What the network sees at each candidate, in one batch."""
         crops = [
@@ -260,7 +275,9 @@ class Estimator:
             for one in candidates
         ]
         images = np.stack([crop.apply_depth(depth_mm) for crop in crops])[:, None]
-        hands: list[Hand] = self._decoder.hands(self._network(images), crops)
+        turned = [np.rot90(images, quarters, (2, 3)) for quarters in range(looks)]
+        answer = self._decoder.together(self._network(np.concatenate(turned)), looks)
+        hands: list[Hand] = self._decoder.hands(answer, crops)
         return hands
 
 

@@ -130,10 +130,6 @@ class _Job:
                 raise ConfigError("--optimise: lays the 3D hand on its 2D keypoints, give --camera")
             self.estimate.optimise = args.optimise
         if args.looks != 1:
-            if not isinstance(self.estimate, ColourEstimator):
-                raise ConfigError(
-                    f"--looks: {self.estimate.name} sees depth and looks at each hand twice anyway"
-                )
             self.estimate.looks = args.looks
         if args.subject:
             from handgraph.subject import read_subject

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from handgraph.camera import Crop, PinholeCamera
+from handgraph.decoding import jgr_p2o as decoding
 from handgraph.errors import ConfigError
 from handgraph.systems import jgr_p2o
-from handgraph.systems.jgr_p2o import Config, Output
+from handgraph.systems.jgr_p2o import Config, Output, looked_at
 
 SMALL = Config(width=16, input_size=32)
 CAMERA = PinholeCamera(588.0, 587.0, 320.0, 240.0)
@@ -241,3 +242,49 @@ def test_an_impossible_configuration_says_what_would_do(fields: dict[str, object
         Config(**fields)  # type: ignore[arg-type]
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+class Finder(torch.nn.Module):
+    """Says that all joints are at the darkest pixel; nothing else of its output is meant."""
+
+    def forward(self, depth: torch.Tensor) -> Output:
+        side = depth.shape[-1]
+        darkest = depth.flatten(1).argmin(dim=1)
+        uv = torch.stack([darkest % side, darkest // side], dim=-1) / (side - 1)
+        uvz = torch.cat([uv, depth.flatten(1).amin(dim=1, keepdim=True)], dim=-1)
+        return output_saying(uvz[:, None].repeat(1, 21, 1))
+
+
+def test_joints_seen_in_a_turned_crop_are_turned_back() -> None:
+    depth = torch.ones(2, 1, 32, 32)
+    depth[0, 0, 5, 20] = -0.5
+    depth[1, 0, 30, 3] = 0.25
+    expected = torch.tensor([[20 / 31, 5 / 31, -0.5], [3 / 31, 30 / 31, 0.25]])
+    for looks in (1, 2, 3, 4):
+        seen = looked_at(Finder(), depth, looks).uvz[-1]
+        torch.testing.assert_close(seen, expected[:, None].expand(2, 21, 3))
+    # A turn the other way round would lead elsewhere.
+    other = decoding.turned_back(Finder()(torch.rot90(depth, -1, (2, 3))).uvz[-1], 1)
+    assert (other - expected[:, None]).abs().max() > 0.3
+
+
+def test_looks_are_averaged_and_at_most_four() -> None:
+    torch.manual_seed(0)
+    network = Config(hourglasses=1, width=16).build().eval()
+    depth = torch.rand(2, 1, 96, 96) * 2 - 1
+    with torch.inference_mode():
+        one, two = (looked_at(network, depth, looks) for looks in (1, 2))
+        turned = network(torch.rot90(depth, 1, (2, 3)))
+        turned = turned._replace(uvz=(decoding.turned_back(turned.uvz[-1], 1),))
+    torch.testing.assert_close(two.uvz[-1], (one.uvz[-1] + turned.uvz[-1]) / 2)
+    # The same of the arrays that estimators average.
+    answers = [
+        decoding.Answer(network(torch.rot90(depth, k, (2, 3))).uvz[-1].detach(), torch.full((2, 21), k / 10))
+        for k in (0, 1)
+    ]
+    both = decoding.together(decoding.Answer(*(torch.cat(parts) for parts in zip(*answers, strict=True))), 2)
+    np.testing.assert_allclose(both.uvz, two.uvz[-1], atol=1e-6)
+    np.testing.assert_allclose(both.spread, 0.05)
+    for wrong in (0, 5):
+        with pytest.raises(ConfigError, match=f"looks is {wrong}, expected 1 to 4"):
+            looked_at(network, depth, wrong)

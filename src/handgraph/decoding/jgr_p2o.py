@@ -17,6 +17,8 @@ from handgraph.skeleton import JOINT_NAMES
 # second. Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
 SPREAD_AT_HALF_MM = 37.9
 SPREAD_STEEPNESS = 2.76
+MOST_LOOKS = 4
+"""A crop has so many quarter turns."""
 
 
 class Answer(NamedTuple):
@@ -26,6 +28,24 @@ class Answer(NamedTuple):
     """The joints: u, v in [0, 1] from the first pixel centre to the last, z in [-1, 1] through the cube."""
     spread: Float[Any, "b n"]
     """Weighted standard deviation of what the pixels say about each joint, in sides of the cube."""
+
+
+def turned_back(uvz: Float[Any, "b n 3"], quarters: int) -> Float[Any, "b n 3"]:
+    """Joints seen in crops that `np.rot90` had turned by so many quarters, in the crops as they were."""
+    for _ in range(quarters):
+        uvz = uvz[..., [1, 0, 2]]  # a copy
+        uvz[..., 0] = 1 - uvz[..., 0]
+    return uvz
+
+
+def together(answer: Answer, looks: int) -> Answer:
+    """The mean answer to crops that were given `looks` times, each time turned by a quarter more."""
+    uvz = np.split(array(answer.uvz), looks)
+    spread = np.split(array(answer.spread), looks)
+    return Answer(
+        np.mean([turned_back(seen, quarters) for quarters, seen in enumerate(uvz)], axis=0),
+        np.mean(spread, axis=0),
+    )
 
 
 def joints_mm(uvz: Float[Any, "b n 3"], crops: Sequence[Crop]) -> Float[np.ndarray, "b n 3"]:

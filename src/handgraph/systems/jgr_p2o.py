@@ -306,6 +306,21 @@ def stages(
     )
 
 
+def looked_at(network: nn.Module, depth: Float[Tensor, "b 1 s s"], looks: int) -> Output:
+    """The network's output, its answer the mean over `looks` quarter turns of the crop, 1 to 4.
+
+    Ours, not the paper's. Raises ConfigError for another number.
+    """
+    if not 1 <= looks <= decoding.MOST_LOOKS:
+        raise ConfigError(f"looks is {looks}, expected 1 to {decoding.MOST_LOOKS}")
+    output: Output = network(depth)
+    answers = [output.uvz[-1]]
+    for quarters in range(1, looks):
+        turned: Output = network(torch.rot90(depth, quarters, (2, 3)).contiguous())
+        answers.append(decoding.turned_back(turned.uvz[-1], quarters))
+    return output._replace(uvz=(*output.uvz[:-1], torch.stack(answers).mean(dim=0)))
+
+
 def joints_mm(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b n 3"]:
     """The last hourglass's joints in the camera frame, millimetres; a mirrored crop's are mirrored back."""
     return decoding.joints_mm(output.uvz[-1], crops)

@@ -1,7 +1,7 @@
 """Muon: momentum whose step on every matrix of weights is made orthogonal; AdamW for what is no matrix.
 
-Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the step's size is that of Liu et
-al., "Muon is Scalable for LLM Training", 2025, section 2.2, so one learning rate serves both kinds of parameter.
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the step's size is that of
+Liu et al., "Muon is Scalable for LLM Training", 2025, section 2.2: one learning rate serves both kinds.
 """
 
 from collections import defaultdict
@@ -18,11 +18,11 @@ MOMENTUM = 0.95
 LEAST_SIDE = 32
 """A weight with fewer rows or columns than this is AdamW's: heads of a few outputs, gains, biases."""
 ADAMW_RMS = 0.2
-"""Root mean square of an entry of AdamW's step at learning rate 1, about; an orthogonal step is given the same."""
+"""Root mean square of AdamW's steps at learning rate 1, about; an orthogonal step is given the same."""
 
 
 class Muon(AdamW):
-    """AdamW, but matrices of at least 32 rows and columns step along the orthogonal matrix nearest to their momentum.
+    """AdamW, but matrices of at least 32 rows and columns step along the orthogonal one nearest the momentum.
 
     A convolution's weight (out, in, h, w) is a matrix of `out` rows. Takes what `torch.optim.AdamW` takes.
     After `step` a matrix's `grad` is None.
@@ -41,7 +41,7 @@ class Muon(AdamW):
                 if parameter.grad is not None and is_matrix(parameter):
                     alike[tuple(parameter.flatten(1).shape)].append(parameter)
             for (rows, columns), parameters in alike.items():
-                # Equal shapes at once: a network of many small convolutions would wait for its calls otherwise.
+                # Equal shapes at once: many small convolutions would mean many calls.
                 directions = orthogonalised(torch.stack([self._momentum(p).flatten(1) for p in parameters]))
                 size = group["lr"] * ADAMW_RMS * sqrt(max(rows, columns))
                 for parameter, direction in zip(parameters, directions, strict=True):
