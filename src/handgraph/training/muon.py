@@ -29,7 +29,7 @@ class Muon(AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step; `closure`, where given, computes the gradients first and returns the loss."""
         loss = None
         if closure is not None:
