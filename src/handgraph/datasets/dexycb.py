@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Int
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.files import (
+    all_finite,
     expect_hand,
     expect_numbered,
     projection_residual,
@@ -125,6 +126,7 @@ class Dexycb:
         self._cameras = [self._camera(serial) for serial in self._serials]
         self._shapes: dict[str, Float32[np.ndarray, " 10"]] = {}
         self._sequences: list[tuple[str, str, str, str]] = []  # subject, sequence, side, calibration
+        self._folders: list[list[Path]] = []  # of each sequence's cameras
         rows: list[Int[np.ndarray, "n 3"]] = []
         official: list[Int[np.ndarray, " n"]] = []
         self.missing = before = 0
@@ -142,6 +144,8 @@ class Dexycb:
                     rows.append(np.column_stack([np.full_like(camera, len(self._sequences)), camera, frame]))
                     official.append(before + camera * len(labelled) + frame)
                     self._sequences.append((SUBJECTS[subject], name, side, calibration))
+                    folder = self.root / SUBJECTS[subject] / name
+                    self._folders.append([folder / serial for serial in self._serials])
                     self.missing += count - len(frame)
                 before += count
         self._rows = np.concatenate(rows) if rows else np.zeros((0, 3), np.int64)
@@ -154,9 +158,8 @@ class Dexycb:
 
     def image_path(self, index: int) -> Path:
         """The colour JPEG of a frame of this split, counted from 0."""
-        sequence, camera, frame = (int(value) for value in self._rows[index])
-        subject, name, _, _ = self._sequences[sequence]
-        return Path(self.root, subject, name, self._serials[camera], f"color_{frame:06d}.jpg")
+        sequence, camera, frame = self._rows[index].tolist()
+        return self._folders[sequence][camera] / f"color_{frame:06d}.jpg"
 
     def official_index(self, index: int) -> int:
         """The frame's number in the split with its unlabelled frames, as in the dataset's toolkit."""
@@ -165,14 +168,14 @@ class Dexycb:
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
         index = range(len(self))[index]
-        sequence, camera, frame = (int(value) for value in self._rows[index])
-        subject, _, side, calibration = self._sequences[sequence]
+        sequence, camera, frame = self._rows[index].tolist()
+        subject, name, side, calibration = self._sequences[sequence]
         path = self.image_path(index)
         labels_path = path.with_name(f"labels_{frame:06d}.npz")
         labels = read_npz(labels_path, _LABELS)
         joints, keypoints = 1000 * labels["joint_3d"][0].astype(np.float64), labels["joint_2d"][0]
         pose_m = labels["pose_m"][0]
-        if not all(np.isfinite(array).all() for array in (joints, keypoints, pose_m)):
+        if not (all_finite(joints) and all_finite(keypoints) and all_finite(pose_m)):
             raise FormatError(f"{labels_path}: holds a number that is not finite")
         if (keypoints == -1).all() or not pose_m.any():
             raise FormatError(f"{labels_path}: no hand labelled, though the sequence's pose.npz has one")
@@ -185,7 +188,8 @@ class Dexycb:
                 f"calibration/intrinsics/{self._serials[camera]}_{SIZE[0]}x{SIZE[1]}.yml"
             )
         expect_hand(str(labels_path), DEXYCB, joints)
-        inside = ((keypoints >= -0.5) & (keypoints < np.array(SIZE) - 0.5)).all(axis=1)
+        right, bottom = SIZE[0] - 0.5, SIZE[1] - 0.5
+        inside = any(-0.5 <= u < right and -0.5 <= v < bottom for u, v in keypoints.tolist())
         pose = None
         if side in self._models:
             pose = axis_angle_pose(self._models[side], pose_m[:3], pose_m[3:48], principal=True)
@@ -193,7 +197,7 @@ class Dexycb:
         if self.depth:
             depth = read_grey_frame(path.with_name(f"aligned_depth_to_color_{frame:06d}.png"), SIZE)
         return Sample(
-            frame="/".join(path.parts[-4:]),
+            frame=f"{subject}/{name}/{self._serials[camera]}/{path.name}",
             source=path,
             order=DEXYCB,
             keypoints_px=keypoints,
@@ -205,7 +209,7 @@ class Dexycb:
             subject=subject[-2:],
             pose=pose,
             shape=self._shapes[calibration],
-            note="" if inside.any() else "the hand lies outside the image",
+            note="" if inside else "the hand lies outside the image",
         )
 
     def _camera(self, serial: str) -> PinholeCamera:

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.files import (
@@ -37,6 +37,7 @@ BACKGROUNDS = ("gs", "hom", "sample", "auto")
 SPLITS = ("train", *(f"train_{background}" for background in BACKGROUNDS), "test")
 FRAMES = {"train": 130240, **{f"train_{name}": 32560 for name in BACKGROUNDS}, "test": 3960}
 _FARTHEST_M = 5.0
+_FARTHEST_PX = 1e5
 
 
 class Freihand:
@@ -92,7 +93,11 @@ class Freihand:
         worst = int(longest_m.argmax())
         expect_hand(f"{xyz_path}: label {worst}", OPENPOSE, 1000 * xyz[worst])
         self._joints: Float32[np.ndarray, "n 21 3"] = (1000 * xyz).astype(np.float32)
-        self._k = self._list(part, "K", (3, 3))
+        self._cameras = self._list(part, "K", (3, 3))[:, [0, 1, 0, 1], [0, 1, 2, 2]]  # fx, fy, cx, cy
+        focal, middle = self._cameras[:, None, :2], self._cameras[:, None, 2:]
+        self._keypoints: Float32[np.ndarray, "n 21 2"] = (
+            focal * xyz[..., :2] / xyz[..., 2:] + middle
+        ).astype(np.float32)
         self._models = load_models(mano, tips="freihand")
         mano_path = self.root / f"{part}_mano.json"
         self._mano: np.ndarray | None = None
@@ -126,7 +131,6 @@ class Freihand:
         index = range(len(self))[index]
         path, label = self.image_path(index), (self._first + index) % len(self._joints)
         joints = self._joints[label]
-        camera = self._camera(label)
         pose = shape = None
         if self._mano is not None:
             shape = self._mano[label, 48:58]
@@ -138,10 +142,10 @@ class Freihand:
             frame=path.name,
             source=path,
             order=OPENPOSE,
-            keypoints_px=camera.uvd_from_xyz(joints)[:, :2],
+            keypoints_px=self._keypoints[label],
             joints_mm=joints,
             image=read_color_frame(path, SIZE),
-            camera=camera,
+            camera=PinholeCamera(*self._cameras[label].tolist()),
             side="right",
             box_px=np.array([0.0, 0.0, *SIZE]) if self.box == "image" else None,
             vertices_mm=None if self._vertices is None else self._vertices[label],
@@ -157,20 +161,16 @@ class Freihand:
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.jpg"
 
-    def _camera(self, label: int) -> PinholeCamera:
-        k = self._k[label]
-        try:
-            return PinholeCamera(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]))
-        except InputError as error:
-            raise FormatError(f"{self.root}: K of label {label}: {error}") from error
-
     def _list(self, part: str, kind: str, shape: tuple[int, ...]) -> Float[np.ndarray, "n ..."]:
         path = self.root / f"{part}_{kind}.json"
         array = number_array(path, "the list", read_json(path), (None, *shape))
         if len(array) != len(self._joints):
             raise self._unlike(path, len(array))
-        if kind == "K" and np.abs(array[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] - [0, 0, 0, 0, 1]).max() > 1e-6:
-            raise FormatError(f"{path}: a K that is no camera's (skew, or a last row other than 0 0 1)")
+        if kind == "K" and (wrong := _no_camera(array)).any():
+            raise FormatError(
+                f"{path}: label {int(wrong.argmax())} has a K that is no camera's (skew, focal lengths, or a "
+                "last row other than 0 0 1)"
+            )
         return array
 
     def _unlike(self, path: Path, found: int) -> FormatError:
@@ -178,6 +178,13 @@ class Freihand:
             f"{path}: {found} labels, but {len(self._joints)} in the xyz beside it; the files are of "
             "different versions"
         )
+
+
+def _no_camera(k: Float[np.ndarray, "n 3 3"]) -> Bool[np.ndarray, " n"]:
+    """Which are not the matrix of a pinhole camera without skew."""
+    rest = np.abs(k[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] - [0, 0, 0, 0, 1]).max(axis=1)
+    wrong: np.ndarray = (rest > 1e-6) | (k[:, [0, 1], [0, 1]] <= 0).any(axis=1)
+    return wrong | (np.abs(k) > _FARTHEST_PX).any(axis=(1, 2))
 
 
 def read_meshes(path: Path) -> Float32[np.ndarray, "n 778 3"]:

@@ -96,7 +96,7 @@ class Humbi:
         sides = tuple(which for which in _SIDES if side in (which, "both"))
         self.left_out = 0
         self._cameras: dict[int, dict[int, _Camera]] = {}  # filled subject by subject, when first needed
-        self._places: list[tuple[int, Path, Side]] = []  # subject, frame's folder, side
+        self._places: list[tuple[int, Path, Path, Side]] = []  # subject, folders of labels and crops, side
         rows: list[Int[np.ndarray, "n 6"]] = []  # place, camera, xmin, xmax, ymin, ymax
         for subject in chosen:
             hand = folders[subject] / "hand"
@@ -110,7 +110,8 @@ class Humbi:
                     crops = self._crops(frame, which)
                     if len(crops):
                         rows.append(np.column_stack([np.full(len(crops), len(self._places)), crops]))
-                        self._places.append((subject, frame, which))
+                        folders_of = frame / "reconstruction", frame / "image_cropped" / which
+                        self._places.append((subject, *folders_of, which))
         if not rows:
             lost = f"; {self.left_out} are listed or there, not both" if self.left_out else ""
             raise InputError(f"{root}: no crop of split {split}, {side} hands{lost}; copied only in part?")
@@ -121,23 +122,21 @@ class Humbi:
 
     def image_path(self, index: int) -> Path:
         """The cropped PNG of a frame of this split, counted from 0."""
-        place, camera = (int(value) for value in self._rows[index, :2])
-        _, folder, side = self._places[place]
-        return Path(folder, "image_cropped", side, f"image{camera:07d}.png")
+        place, camera = self._rows[index, :2].tolist()
+        return self._places[place][2] / f"image{camera:07d}.png"
 
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
         index = range(len(self))[index]
-        place, number, *box = (int(value) for value in self._rows[index])
-        subject, folder, side = self._places[place]
+        place, number, *box = self._rows[index].tolist()
+        subject, labels, _, side = self._places[place]
         path = self.image_path(index)
         if subject not in self._cameras:
-            self._cameras[subject] = _read_cameras(folder.parent)
+            self._cameras[subject] = _read_cameras(labels.parents[1])
         if number not in self._cameras[subject]:
-            raise FormatError(f"{path}: {folder.parent}/extrinsic.txt and its like lack camera {number}")
+            raise FormatError(f"{path}: {labels.parents[1]}/extrinsic.txt and its like lack camera {number}")
         seen_by = self._cameras[subject][number]
         camera = seen_by.cropped(*box)
-        labels = folder / "reconstruction"
         keypoints_path = labels / f"keypoints_{side[0]}.txt"
         joints = seen_by.see(read_points(keypoints_path, 21))
         if not (joints[:, 2].min() > 0 and np.abs(joints).max() < _FARTHEST_MM):

@@ -1,4 +1,4 @@
-"""Between a crop's frame, where every hand is a right one, and the camera's."""
+"""Between the frame that networks answer in, the crop's, where every hand is a right one, and the camera's."""
 
 from dataclasses import replace
 
@@ -14,6 +14,20 @@ def crop_from_camera(crop: Crop) -> Float[np.ndarray, "3 3"]:
     if crop.camera is None:
         crop = replace(crop, camera=PinholeCamera(1.0, 1.0, 0.0, 0.0))
     return crop.crop_from_camera
+
+
+def sight_from_crop(crop: Crop) -> Float[np.ndarray, "3 3"]:
+    """The smallest turn that brings the line of sight through the crop's middle onto z (`networks.sight`).
+
+    The identity for a crop without a camera.
+    """
+    if crop.camera is None:
+        return np.eye(3)
+    x, y, z = np.linalg.solve(crop.crop_camera, [0.5, 0.5, 1.0])
+    x, y, z = np.array([x, y, z]) / np.sqrt(x * x + y * y + z * z)
+    return np.array(
+        [[1 - x * x / (1 + z), -x * y / (1 + z), -x], [-x * y / (1 + z), 1 - y * y / (1 + z), -y], [x, y, z]]
+    )
 
 
 def camera_pose(

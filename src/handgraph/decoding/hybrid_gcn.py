@@ -13,7 +13,7 @@ import numpy as np
 
 from handgraph.arrays import array
 from handgraph.camera import Crop
-from handgraph.decoding.frames import crop_from_camera
+from handgraph.decoding.frames import crop_from_camera, sight_from_crop
 from handgraph.decoding.hand_models import open_hand
 from handgraph.errors import InputError
 from handgraph.hand import CAMERA_FRAME, RELATIVE_FRAME, Hand
@@ -46,7 +46,8 @@ class Answer(NamedTuple):
     uv: Float[Any, "b 21 2"]
     """The 2D joints in the crop."""
     pose: Float[Any, "b 21 3"]
-    """The 3D joints: crop frame, about the wrist, in lengths of `SCALE_BONE`."""
+    """The 3D joints about the wrist, in lengths of `SCALE_BONE`: the crop's frame, turned to its line of sight
+    (`networks.sight`)."""
     confidence: Float[Any, "b 21"] | None = None
     """Probability of each joint; None for networks without classifiers."""
 
@@ -78,7 +79,8 @@ def optimised(answer: Answer, crops: Sequence[Crop]) -> Answer:
     if not seen.any():
         return answer
     model, typical = open_hand(), _typical_hand()
-    joints = pose[seen] - pose[seen, :1]
+    turns = np.stack([sight_from_crop(crop) for crop in crops if crop.camera is not None])
+    joints = (pose[seen] - pose[seen, :1]) @ turns
     # To the mean hand's size by least squares: bones predicted too short, being unsure, count little.
     bones, wanted = bone_lengths(joints), bone_lengths(typical)
     joints *= ((bones * wanted).sum(1) / np.square(bones).sum(1).clip(1e-9))[:, None, None]
@@ -106,7 +108,8 @@ def optimised(answer: Answer, crops: Sequence[Crop]) -> Answer:
         pose_prior=FIT_PRIOR,
         limits=FIT_LIMITS,
     )
-    pose[seen] = (fitted.joints_mm - fitted.joints_mm[:, :1]) / bone_length(typical, SCALE_BONE)
+    fitted_mm = (fitted.joints_mm - fitted.joints_mm[:, :1]) @ turns.transpose(0, 2, 1)
+    pose[seen] = fitted_mm / bone_length(typical, SCALE_BONE)
     projected = np.einsum("bij,bnj->bni", matrices, fitted.joints_mm)
     uv[seen] = projected[..., :2] / projected[..., 2:] / (FIT_CROP - 1)
     return answer._replace(uv=uv, pose=pose)
@@ -123,7 +126,9 @@ def relative_mm(
     joints = array(pose)
     joints = joints - joints[:, :1]
     scale = np.full(len(joints), TYPICAL_SCALE_MM) if scale_mm is None else np.asarray(scale_mm)
-    turned = [one @ crop_from_camera(crop) for one, crop in zip(joints, crops, strict=True)]
+    turned = [
+        one @ sight_from_crop(crop) @ crop_from_camera(crop) for one, crop in zip(joints, crops, strict=True)
+    ]
     return np.stack(turned) * scale[:, None, None]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from handgraph.arrays import array
 from handgraph.camera import Crop
-from handgraph.decoding.frames import camera_pose, crop_from_camera
+from handgraph.decoding.frames import camera_pose, crop_from_camera, sight_from_crop
 from handgraph.decoding.hand_models import model_with
 from handgraph.hand import CAMERA_FRAME, Hand
 from handgraph.hand_model.files import HandModel
@@ -30,7 +30,10 @@ FIT_TOLERANCE = 1e-6
 
 
 class Answer(NamedTuple):
-    """What the network says of a batch of crops, in arrays or tensors; crop frame, right hands, mm."""
+    """What the network says of a batch of crops, in arrays or tensors; right hands, mm.
+
+    In the crops' frames turned to their lines of sight (`networks.sight`).
+    """
 
     rotations: Float[Any, "b 16 3 3"]
     """The hand's, then those of 15 finger joints in MANO's order."""
@@ -73,8 +76,11 @@ def solve(
     from handgraph.hand_model.fitting import Fit, axis_angles_of, fit, vertices_mm
 
     model = model or model_with(answer.vertices_mm.shape[1])
-    pose = axis_angles_of(array(answer.rotations)).reshape(-1, 48)
-    joints, vertices, uv = (np.array(array(a)) for a in (answer.joints_mm, answer.vertices_mm, answer.uv))
+    turns = np.stack([sight_from_crop(crop) for crop in crops])
+    rotations, uv = np.array(array(answer.rotations), np.float64), np.array(array(answer.uv))
+    rotations[:, 0] = turns.transpose(0, 2, 1) @ rotations[:, 0]
+    pose = axis_angles_of(rotations).reshape(-1, 48)
+    joints, vertices = (array(a) @ turns for a in (answer.joints_mm, answer.vertices_mm))
     wrist = np.full((len(crops), 3), np.nan)
     seen = np.array([crop.camera is not None for crop in crops])
     if seen.any():

@@ -451,7 +451,7 @@ def _classes(
         true = system.true_classes_2d(output, batch["uv"], batch["image"].shape[-1])
         scores = output.scores_2d
     else:
-        known, pose = system.target_3d(batch["relative_mm"])
+        known, pose = system.target_3d(batch)
         true, scores = system.true_classes_3d(output, pose, known), output.scores_3d
     return scores.argmax(dim=-1).numpy(), true.numpy()
 

@@ -3,9 +3,9 @@
 Kourbane and Genc, "A hybrid classification-regression approach for 3D hand pose estimation using graph
 convolutional networks", 2021. Equation, table, algorithm and section numbers are the paper's.
 
-2D is the crop's `uv`. 3D is relative to the wrist, in the crop frame, and measured in the length of the
-middle finger's first bone (`SCALE_BONE`), as the Rendered Handpose data set's protocol has it: one image
-cannot tell a small hand from a far one. Where the paper is silent: the two graph layers of a regressor are
+2D is the crop's `uv`. 3D is relative to the wrist, in the crop frame turned to the crop's line of sight
+(`networks.sight`), and measured in the length of the middle finger's first bone (`SCALE_BONE`), as the
+Rendered Handpose data set's protocol has it: one image cannot tell a small hand from a far one. Where the paper is silent: the two graph layers of a regressor are
 read out by one linear layer, since neither half of a concatenation nor a ReLU could be a coordinate; and the
 refinement predicts what to add to the coarse pose, which it would otherwise have to learn to repeat.
 """
@@ -41,6 +41,7 @@ from handgraph.hand import Hand
 from handgraph.keypoints import image_keypoints_px
 from handgraph.networks.backbone import load_part
 from handgraph.networks.resnet10 import MapsToJoints, ResNet10
+from handgraph.networks.sight import in_sight
 from handgraph.networks.stacked_hourglass import HourglassShape, StackedHourglass
 from handgraph.schedule import Stage
 
@@ -348,7 +349,7 @@ def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     known_2d, uv = batch["known"], batch["uv"].float()
     uv = torch.where(known_2d[..., None], uv, 0.0)
-    known_3d, pose = target_3d(batch["relative_mm"].float())
+    known_3d, pose = target_3d(batch)
     terms = {
         "classification_2d": output.uv.new_zeros(()),
         "classification_3d": output.uv.new_zeros(()),
@@ -370,14 +371,14 @@ def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return terms
 
 
-def target_3d(
-    relative_mm: Float[Tensor, "b 21 3"],
-) -> tuple[Bool[Tensor, "b 21"], Float[Tensor, "b 21 3"]]:
+def target_3d(batch: Mapping[str, Tensor]) -> tuple[Bool[Tensor, "b 21"], Float[Tensor, "b 21 3"]]:
     """Which joints have a 3D label, and the joints about the wrist in lengths of `SCALE_BONE`, 0 elsewhere.
 
-    A hand counts only where the bone's two ends and the wrist are known, and the bone has a length.
+    z is the line of sight through the crop's middle (`networks.sight`). A hand counts only where the bone's
+    two ends and the wrist are known, and the bone has a length.
     """
     near, far = SCALE_BONE
+    relative_mm = in_sight(batch["relative_mm"].float(), batch["crop_camera"])
     scale = (relative_mm[:, far] - relative_mm[:, near]).norm(dim=-1)[:, None, None]
     pose = relative_mm / scale
     known = torch.isfinite(pose).all(dim=-1)

@@ -5,7 +5,8 @@ Estimation and Personalization from RGB Images", ECCV 2022. Equation, table and 
 dissertation's.
 Where its text is silent (sizes of the networks, means instead of sums) the authors' published code decides.
 
-Everything is in the crop's frame (`Crop.crop_from_camera`, right hands only), about the wrist, in mm. The
+The network answers in the crop's frame turned to its line of sight (`networks.sight`), right hands only, about
+the wrist, in mm; once solved, all is in the crop's frame (`Crop.crop_from_camera`). The
 person's shape does not enter the pose regressor but the hand model behind it: a network that was taught to
 regress the shape answers with a given one as soon as there is a subject (`IdentityMesh.set_subject`).
 """
@@ -46,6 +47,7 @@ from handgraph.networks.image_features import (
     check_name,
     load_features,
 )
+from handgraph.networks.sight import sight_from_crop
 from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.schedule import Stage
 
@@ -306,7 +308,8 @@ def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     terms: dict[str, Tensor] = {}
     if output.joints_mm is not None and output.rotations is not None:
-        true_mm = batch["relative_mm"].float()
+        turns = sight_from_crop(batch["crop_camera"]).float()
+        true_mm = batch["relative_mm"].float() @ turns.mT
         known = torch.isfinite(true_mm).all(-1)
         difference = (output.joints_mm - torch.where(known[..., None], true_mm, 0.0)).abs().mean(-1)
         terms["joints"] = _mean(difference, known) / UNIT_MM
@@ -316,6 +319,7 @@ def loss(output: Output, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
             true_rotations = _layer_like(output).rotations(
                 torch.where(labelled[:, None], batch["pose"], 0.0).float()
             )
+            true_rotations[:, 0] = turns @ true_rotations[:, 0]
         six = (six_of(output.rotations) - six_of(true_rotations)).abs().flatten(1).mean(1)
         terms["pose"] = _mean(six, labelled)
         if output.vertices_mm is not None:
