@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from handgraph import ConfigError, InputError
 from handgraph.camera import Crop, PinholeCamera
 from handgraph.decoding import identity_mesh as decoding
+from handgraph.decoding.frames import sight_from_crop as sight_of
 from handgraph.hand_model import HandLayer, load_open_hand
 from handgraph.networks.heatmaps import gaussian_maps
+from handgraph.networks.sight import sight_from_crop
 from handgraph.networks.stacked_hourglass import HourglassShape
 from handgraph.systems import identity_mesh
 from handgraph.systems.identity_mesh import Config, Output, rotations_of_six, six_of
@@ -36,7 +38,7 @@ def truth(layer: HandLayer, n: int = 4, size: int = 64) -> dict[str, Any]:
     shape = torch.from_numpy(random.standard_normal((n, 10))).float()
     crops, uv, joints = [], [], []
     for index in range(n):
-        crop = Crop.window((100.0, 60.0, 100.0, 100.0), size, CAMERA, mirrored=index % 2 == 1)
+        crop = Crop.window((180.0, 20.0, 100.0, 100.0), size, CAMERA, mirrored=index % 2 == 1)
         own = layer.joints(shape[index : index + 1], pose[index : index + 1])[0].double().numpy()
         middle = np.linalg.inv(crop.crop_camera) @ [0.5, 0.5, 1.0] * 800.0
         own = own - own.mean(0) + middle
@@ -53,13 +55,21 @@ def truth(layer: HandLayer, n: int = 4, size: int = 64) -> dict[str, Any]:
         "known": torch.ones(n, 21, dtype=torch.bool),
         "relative_mm": torch.from_numpy(joints_mm - joints_mm[:, :1]).float(),
         "joints_in_crop": joints_mm,
+        "crop_camera": torch.from_numpy(np.stack([crop.crop_camera for crop in crops])).float(),
         "crops": crops,
     }
 
 
+def in_sight(batch: dict[str, Any], rotations: Tensor) -> Tensor:
+    """Rotations of hands in their crops' frames, as the network says them."""
+    turned = rotations.clone()
+    turned[:, 0] = sight_from_crop(batch["crop_camera"]) @ rotations[:, 0]
+    return turned
+
+
 def answer(layer: HandLayer, batch: dict[str, Any], pose: Tensor, shape: Tensor, **changes: Any) -> Output:
     """The output of a network that says this pose and shape, and the true keypoints."""
-    rotations = layer.rotations(pose)
+    rotations = in_sight(batch, layer.rotations(pose))
     mesh = layer.from_rotations(shape, rotations)
     target = gaussian_maps(batch["uv"], batch["known"], 16, 64)
     output = Output(
@@ -131,7 +141,7 @@ def test_the_loss_is_zero_at_the_truth_and_written_out_elsewhere(layer: HandLaye
     pose, shape = batch["pose"] + 0.1, batch["shape"] + torch.linspace(-1, 1, 10)
     output = answer(layer, batch, pose, shape)
     terms = {name: float(term) for name, term in identity_mesh.loss(output, batch).items()}
-    mesh = layer(batch["shape"], batch["pose"])
+    mesh = layer.from_rotations(batch["shape"], in_sight(batch, layer.rotations(batch["pose"])))
     true = (mesh.vertices_mm - mesh.joints_mm[:, :1]).double().numpy()
     ours = output.vertices_mm.double().numpy()
     assert terms["mesh"] == pytest.approx(np.abs(ours - true).mean() / 200, rel=1e-4)
@@ -147,12 +157,14 @@ def test_the_loss_is_zero_at_the_truth_and_written_out_elsewhere(layer: HandLaye
     assert terms["edge"] == pytest.approx(np.mean(edges) / 200, rel=1e-3)
     assert terms["normal"] == pytest.approx(np.mean(normals), rel=1e-3)
     assert terms["shape"] == pytest.approx(np.abs(np.linspace(-1, 1, 10)).mean(), rel=1e-4)
-    six = [
-        np.abs(Rotation.from_rotvec(p).as_matrix()[:, :2] - Rotation.from_rotvec(t).as_matrix()[:, :2]).mean()
-        for p, t in zip(
-            pose.reshape(-1, 3).double().numpy(), batch["pose"].reshape(-1, 3).double().numpy(), strict=True
+    six = []
+    for hand, crop in enumerate(batch["crops"]):
+        said, right = (
+            Rotation.from_rotvec(values[hand].reshape(16, 3).double().numpy()).as_matrix()
+            for values in (pose, batch["pose"])
         )
-    ]
+        said[0], right[0] = sight_of(crop) @ said[0], sight_of(crop) @ right[0]
+        six.append(np.abs(said[..., :2] - right[..., :2]).mean())
     assert terms["pose"] == pytest.approx(np.mean(six), rel=1e-4)
 
 
@@ -274,7 +286,9 @@ def test_the_optimisation_lays_the_hand_on_its_keypoints(layer: HandLayer) -> No
     assert errors[1] < 0.7 * errors[0]
     assert np.abs(after.uv - batch["uv"].numpy()).max() < 0.02 < np.abs(before.uv - batch["uv"].numpy()).max()
     assert np.linalg.norm(after.wrist_mm - true[:, 0], axis=-1).max() < 40
-    np.testing.assert_allclose(before.joints_mm, output.joints_mm.numpy(), atol=1e-3)
+    turns = np.stack([sight_of(crop) for crop in batch["crops"]])
+    np.testing.assert_allclose(before.joints_mm, output.joints_mm.numpy() @ turns, atol=1e-3)
+    assert np.abs(before.joints_mm - output.joints_mm.numpy()).max() > 10, "the crops lie beside the axis"
     mesh = layer(batch["shape"], torch.from_numpy(after.pose).float())
     np.testing.assert_allclose(
         after.vertices_mm, (mesh.vertices_mm - mesh.joints_mm[:, :1]).numpy(), atol=0.02
@@ -290,7 +304,8 @@ def test_keypoints_that_are_no_hands_place_none(layer: HandLayer) -> None:
     for optimise in (False, True):
         solved = identity_mesh.solve(output, batch["crops"], optimise=optimise)
         assert np.isfinite(solved.wrist_mm).all(axis=1).tolist() == [True, False, True, True]
-        np.testing.assert_allclose(solved.vertices_mm[1], output.vertices_mm[1].numpy(), atol=0.01)
+        regressed = output.vertices_mm[1].numpy() @ sight_of(batch["crops"][1])
+        np.testing.assert_allclose(solved.vertices_mm[1], regressed, atol=0.01)
         np.testing.assert_array_equal(solved.uv[1], uv[1].numpy())
     hands = identity_mesh.decode(output, batch["crops"])
     assert ["relative" in hand.frame for hand in hands] == [False, True, False, False]

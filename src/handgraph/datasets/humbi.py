@@ -15,6 +15,7 @@ import os
 import random
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -96,7 +97,7 @@ class Humbi:
         sides = tuple(which for which in _SIDES if side in (which, "both"))
         self.left_out = 0
         self._cameras: dict[int, dict[int, _Camera]] = {}  # filled subject by subject, when first needed
-        self._places: list[tuple[int, Path, Path, Side]] = []  # subject, folders of labels and crops, side
+        self._places: list[_Place] = []
         rows: list[Int[np.ndarray, "n 6"]] = []  # place, camera, xmin, xmax, ymin, ymax
         for subject in chosen:
             hand = folders[subject] / "hand"
@@ -110,8 +111,7 @@ class Humbi:
                     crops = self._crops(frame, which)
                     if len(crops):
                         rows.append(np.column_stack([np.full(len(crops), len(self._places)), crops]))
-                        folders_of = frame / "reconstruction", frame / "image_cropped" / which
-                        self._places.append((subject, *folders_of, which))
+                        self._places.append(_place(subject, frame, which))
         if not rows:
             lost = f"; {self.left_out} are listed or there, not both" if self.left_out else ""
             raise InputError(f"{root}: no crop of split {split}, {side} hands{lost}; copied only in part?")
@@ -123,33 +123,27 @@ class Humbi:
     def image_path(self, index: int) -> Path:
         """The cropped PNG of a frame of this split, counted from 0."""
         place, camera = self._rows[index, :2].tolist()
-        return self._places[place][2] / f"image{camera:07d}.png"
+        return self._places[place].crops / f"image{camera:07d}.png"
 
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
         index = range(len(self))[index]
-        place, number, *box = self._rows[index].tolist()
-        subject, labels, _, side = self._places[place]
-        path = self.image_path(index)
-        if subject not in self._cameras:
-            self._cameras[subject] = _read_cameras(labels.parents[1])
-        if number not in self._cameras[subject]:
-            raise FormatError(f"{path}: {labels.parents[1]}/extrinsic.txt and its like lack camera {number}")
-        seen_by = self._cameras[subject][number]
+        row, number, *box = self._rows[index].tolist()
+        place, path = self._places[row], self.image_path(index)
+        seen_by = self._camera(place, number, path)
         camera = seen_by.cropped(*box)
-        keypoints_path = labels / f"keypoints_{side[0]}.txt"
-        joints = seen_by.see(read_points(keypoints_path, 21))
+        joints = seen_by.see(read_points(place.keypoints, 21))
         if not (joints[:, 2].min() > 0 and np.abs(joints).max() < _FARTHEST_MM):
-            raise FormatError(f"{keypoints_path}: a joint is not before camera {number}, in metres")
-        expect_hand(str(keypoints_path), OPENPOSE, joints)
-        parameters = read_mano(labels / f"mano_params_{side[0]}.txt")
+            raise FormatError(f"{place.keypoints}: a joint is not before camera {number}, in metres")
+        expect_hand(str(place.keypoints), OPENPOSE, joints)
+        parameters = read_mano(place.mano)
         pose = None
-        if side in self._models:
+        if place.side in self._models:
             turn = cv2.Rodrigues(seen_by.rotation @ cv2.Rodrigues(parameters[3:6])[0])[0][:, 0]
-            pose = axis_angle_pose(self._models[side], turn, parameters[6:26], principal=True)
+            pose = axis_angle_pose(self._models[place.side], turn, parameters[6:26], principal=True)
         vertices = None
         if self.vertices:
-            vertices = seen_by.see(read_mesh(labels / f"vertices_{side[0]}.txt"))
+            vertices = seen_by.see(read_mesh(place.vertices))
         return Sample(
             frame="/".join(path.parts[-6:]),
             source=path,
@@ -158,12 +152,21 @@ class Humbi:
             joints_mm=joints,
             image=read_color_frame(path, SIZE),
             camera=camera,
-            side=side,
-            subject=str(subject),
+            side=place.side,
+            subject=str(place.subject),
             vertices_mm=vertices,
             pose=pose,
             shape=parameters[26:36],
         )
+
+    def _camera(self, place: "_Place", number: int, path: Path) -> "_Camera":
+        if place.subject not in self._cameras:
+            self._cameras[place.subject] = _read_cameras(place.session)
+        try:
+            return self._cameras[place.subject][number]
+        except KeyError as error:
+            message = f"{path}: {place.session}/extrinsic.txt and its like lack camera {number}"
+            raise FormatError(message) from error
 
     def _crops(self, frame: Path, side: Side) -> Int[np.ndarray, "n 5"]:
         """camera, xmin, xmax, ymin, ymax of the crops that are listed, there and labelled."""
@@ -194,17 +197,37 @@ def divide(subjects: list[int]) -> dict[str, list[int]]:
     return {"train": sorted(shuffled[:cut]), "test": sorted(shuffled[cut:])}
 
 
+class _Place(NamedTuple):
+    """A hand at a moment, which all cameras see: the folders and files of its labels and pictures."""
+
+    subject: int
+    side: Side
+    session: Path
+    crops: Path
+    keypoints: Path
+    mano: Path
+    vertices: Path
+
+
+def _place(subject: int, frame: Path, side: Side) -> _Place:
+    crops, labels = frame / "image_cropped" / side, frame / "reconstruction"
+    files = (labels / f"{name}_{side[0]}.txt" for name in ("keypoints", "mano_params", "vertices"))
+    return _Place(subject, side, frame.parent, crops, *files)
+
+
 class _Camera:
     """One camera of the dome: K, R and C in metres."""
 
-    __slots__ = ("center", "intrinsic", "rotation")
+    __slots__ = ("center", "intrinsic", "rotation", "shift", "turn")
 
     def __init__(self, intrinsic: np.ndarray, rotation: np.ndarray, center: np.ndarray) -> None:
         self.intrinsic, self.rotation, self.center = intrinsic, rotation, center
+        self.turn = 1000 * np.ascontiguousarray(rotation.T)
+        self.shift = center @ self.turn
 
     def see(self, world_m: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         """World metres → camera-frame mm."""
-        return 1000 * (world_m - self.center) @ self.rotation.T
+        return world_m @ self.turn - self.shift
 
     def cropped(self, xmin: int, xmax: int, ymin: int, ymax: int) -> PinholeCamera:
         """The camera of the crop of these original pixels, resized to 250x250 (pixel centres at integers)."""

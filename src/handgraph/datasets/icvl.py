@@ -113,7 +113,9 @@ class Icvl:
             )
             self._centers = found[keep & present].astype(np.float32)
         self.frames = [frame for frame, kept in zip(frames, keep & present, strict=True) if kept]
-        self._uvd = every[keep & present]
+        uvd = every[keep & present]
+        self._keypoints: Float32[np.ndarray, "n 16 2"] = np.ascontiguousarray(uvd[..., :2])
+        self._joints: Float32[np.ndarray, "n 16 3"] = self.camera.xyz_from_uvd(uvd)
         if not self.frames:
             raise InputError(f"{folder}: no frame of split {split}")
 
@@ -127,7 +129,7 @@ class Icvl:
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
         index = range(len(self))[index]
-        path, uvd = self.depth_path(index), self._uvd[index]
+        path = self.depth_path(index)
         depth = read_grey_frame(path, SIZE)
         cv2.threshold(depth, _LAST_MM, 0, cv2.THRESH_TOZERO_INV, dst=depth)
         center = None if self._centers is None else self._centers[index]
@@ -138,8 +140,8 @@ class Icvl:
             frame=self.frames[index],
             source=path,
             order=ICVL16,
-            keypoints_px=uvd[:, :2],
-            joints_mm=self.camera.xyz_from_uvd(uvd).astype(np.float32),
+            keypoints_px=self._keypoints[index],
+            joints_mm=self._joints[index],
             depth_mm=depth,
             camera=self.camera,
             side="left",

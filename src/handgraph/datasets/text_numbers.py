@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 _SEPARATOR, _NUMBER, _ROW_ENDS = 1, 2, 3
 _POWERS = 10.0 ** np.arange(23)  # exact in float64
+_FULL = np.uint64(1_000_000_000_000_000_000)
 
 
 def _kinds(separators: bytes, row_ends: bytes) -> np.ndarray:
@@ -57,19 +58,24 @@ def _parse(text: np.ndarray, kinds: np.ndarray, powers: np.ndarray, table: np.nd
             negative = text[at] == 45
             if negative or text[at] == 43:
                 at += 1
-            mantissa, exponent, digits, point = np.uint64(0), 0, 0, False
-            while at < end and (48 <= text[at] <= 57 or (text[at] == 46 and not point)):
-                if text[at] == 46:
-                    point = True
+            mantissa, exponent, first = np.uint64(0), 0, at
+            while at < end and 48 <= text[at] <= 57:
+                # Beyond 19 digits a number of 64 bit is full, and float64 holds 17.
+                if mantissa < _FULL:
+                    mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - 48)
                 else:
-                    digits += 1
-                    # Beyond 19 digits a number of 64 bit is full, and float64 holds 17.
-                    if mantissa < np.uint64(1_000_000_000_000_000_000):
-                        mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - 48)
-                        exponent -= point
-                    else:
-                        exponent += not point
+                    exponent += 1
                 at += 1
+            digits = at - first
+            if at < end and text[at] == 46:
+                at += 1
+                first = at
+                while at < end and 48 <= text[at] <= 57:
+                    if mantissa < _FULL:
+                        mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - 48)
+                        exponent -= 1
+                    at += 1
+                digits += at - first
             if not digits:
                 return False
             if at < end and (text[at] == 101 or text[at] == 69):

@@ -1,4 +1,4 @@
-"""Between the frame that networks answer in, the crop's, where every hand is a right one, and the camera's."""
+"""Between the frames of networks' answers, of the crop, where all hands are right ones, and of the camera."""
 
 from dataclasses import replace
 

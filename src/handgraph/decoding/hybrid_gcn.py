@@ -46,8 +46,8 @@ class Answer(NamedTuple):
     uv: Float[Any, "b 21 2"]
     """The 2D joints in the crop."""
     pose: Float[Any, "b 21 3"]
-    """The 3D joints about the wrist, in lengths of `SCALE_BONE`: the crop's frame, turned to its line of sight
-    (`networks.sight`)."""
+    """The 3D joints about the wrist, in lengths of `SCALE_BONE`; the crop's frame, turned to its line of
+    sight (`networks.sight`)."""
     confidence: Float[Any, "b 21"] | None = None
     """Probability of each joint; None for networks without classifiers."""
 

@@ -1,9 +1,9 @@
 """The frame in which networks answer: the crop's, turned until z is the line of sight through its middle.
 
-A crop does not show where in the picture it lay, and hands that look alike in two crops are turned alike about
-the lines of sight to them, not about the camera's axis: crops lie 13 degrees off it in the mean in synthetic
-photographs. Asked for the crop's own frame, a network can but answer with something in between. Ours; the papers
-do not speak of it. Without a camera the two frames are taken for one.
+A crop does not show where in the picture it lay. Hands that look alike in two crops are turned alike about
+the lines of sight to them, not about the camera's axis, from which crops lie 13 degrees off in the mean (in
+synthetic photographs). Asked for the crop's own frame, a network can but answer with something in between.
+Ours; the papers do not speak of it. Without a camera the two frames are taken for one.
 """
 
 import torch

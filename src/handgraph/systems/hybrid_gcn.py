@@ -5,9 +5,10 @@ convolutional networks", 2021. Equation, table, algorithm and section numbers ar
 
 2D is the crop's `uv`. 3D is relative to the wrist, in the crop frame turned to the crop's line of sight
 (`networks.sight`), and measured in the length of the middle finger's first bone (`SCALE_BONE`), as the
-Rendered Handpose data set's protocol has it: one image cannot tell a small hand from a far one. Where the paper is silent: the two graph layers of a regressor are
-read out by one linear layer, since neither half of a concatenation nor a ReLU could be a coordinate; and the
-refinement predicts what to add to the coarse pose, which it would otherwise have to learn to repeat.
+Rendered Handpose data set's protocol has it: one image cannot tell a small hand from a far one. Where the
+paper is silent: the two graph layers of a regressor are read out by one linear layer, since neither half of a
+concatenation nor a ReLU could be a coordinate; and the refinement predicts what to add to the coarse pose,
+which it would otherwise have to learn to repeat.
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,10 +5,10 @@ Estimation and Personalization from RGB Images", ECCV 2022. Equation, table and 
 dissertation's.
 Where its text is silent (sizes of the networks, means instead of sums) the authors' published code decides.
 
-The network answers in the crop's frame turned to its line of sight (`networks.sight`), right hands only, about
-the wrist, in mm; once solved, all is in the crop's frame (`Crop.crop_from_camera`). The
-person's shape does not enter the pose regressor but the hand model behind it: a network that was taught to
-regress the shape answers with a given one as soon as there is a subject (`IdentityMesh.set_subject`).
+The network answers in the crop's frame turned to its line of sight (`networks.sight`), right hands only,
+about the wrist, in mm; what is solved from it is in the crop's frame (`Crop.crop_from_camera`). The person's
+shape does not enter the pose regressor but the hand model behind it: a network that was taught to regress the
+shape answers with a given one as soon as there is a subject (`IdentityMesh.set_subject`).
 """
 
 import itertools
