@@ -1,4 +1,4 @@
-"""The line of sight: turned onto z by the smallest turn, by tensors and arrays alike; not without a camera."""
+"""The line of sight: turned onto z by the smallest turn, by tensors and arrays alike, not without camera."""
 
 from dataclasses import replace
 

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Float
 
 from handgraph.camera import PinholeCamera
-from handgraph.datasets.boxes import keypoint_box
-from handgraph.datasets.files import expect_hand, read_color_frame, read_lines
+from handgraph.datasets.files import expect_hand, read_bytes, read_color_frame, read_lines
 from handgraph.datasets.pickles import pickled_numbers, read_pickle
 from handgraph.datasets.sample import Sample
 from handgraph.datasets.splits import SEED, digest, hashed_split
+from handgraph.datasets.text_numbers import ANY_SPACE, parse_rows
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import MHP, MHP_21
 
@@ -42,7 +42,7 @@ POINTS = (
       for point in ("KNU1_A", "KNU1_B", "KNU2_A", "KNU3_A")),
     "PALM_POSITION",
 )  # fmt: skip
-_POINTS = list(POINTS)
+_POINTS = [point.encode() for point in POINTS]
 SPLITS = ("train", "validation", "test")
 SHARES: Mapping[str, Mapping[str, float]] = {
     "70/15/15": {"train": 0.70, "validation": 0.15, "test": 0.15},
@@ -105,6 +105,7 @@ class Mhp:
         self.joints = tuple(int(index) for index in self.order.gather if index >= 0)
         self.root = _find(Path(root))
         self._pictures_in = self.root / "annotated_frames"
+        self._folders = {recording: self._pictures_in / recording for recording in RECORDINGS}
         self.missing, self._found = 0, (0, 0)
         every = [
             (recording, frame, webcam)
@@ -138,7 +139,7 @@ class Mhp:
     def image_path(self, index: int) -> Path:
         """The JPEG of a frame of this split, counted from 0."""
         recording, frame, webcam = self._frames[index]
-        return Path(self._pictures_in, recording, f"{frame}_webcam_{webcam}.jpg")
+        return self._folders[recording] / f"{frame}_webcam_{webcam}.jpg"
 
     def __getitem__(self, index: int) -> Sample:
         """Raises FormatError when the frame or its label is damaged, IndexError past the end."""
@@ -169,7 +170,6 @@ class Mhp:
             image=image,
             camera=CAMERA if self.undistort else None,
             subject=recording.removeprefix("data_"),
-            box_px=keypoint_box(keypoints),
         )
 
     def _members(self, every: list[tuple[str, int, int]], seed: int) -> list[int]:
@@ -184,8 +184,7 @@ class Mhp:
 
     def _pictures(self, recording: str) -> list[tuple[int, int]]:
         """(frame, webcam) of the recording's labelled pictures in natural order."""
-        folder = self.root / "annotated_frames" / recording
-        with os.scandir(folder) as entries:
+        with os.scandir(self._folders[recording]) as entries:
             names = {entry.name for entry in entries}
         labelled = {int(m[1]) for m in map(_LABEL.fullmatch, names) if m is not None}
         pictures = [(int(m[1]), int(m[2])) for m in map(_PICTURE.fullmatch, names) if m is not None]
@@ -213,16 +212,14 @@ class Mhp:
 
 def read_joints(path: Path) -> Float[np.ndarray, "21 3"]:
     """One label file: the 21 `POINTS` in mm, tracker's frame. Raises FormatError naming the line."""
-    lines = read_lines(path)
-    words = " ".join(lines).split()
-    if words[: 4 * len(POINTS) : 4] == _POINTS and len(words) == 4 * len(lines):  # as all are written
-        del words[4 * len(POINTS) :], words[::4]
-        try:
-            joints = np.array([float(word) for word in words]).reshape(len(POINTS), 3)
-            if np.isfinite(joints).all() and "_" not in "".join(words):
-                return joints
-        except ValueError:
-            pass
+    content = read_bytes(path)
+    words = content.split()
+    if words[: 4 * len(POINTS) : 4] == _POINTS and len(words) == 4 * len(content.splitlines()):
+        del words[4 * len(POINTS) :], words[::4]  # as all are written: nothing but numbers is left
+        joints = parse_rows(b" ".join(words), ANY_SPACE, 1, 3 * len(POINTS))
+        if joints is not None and content.isascii():
+            return joints.reshape(len(POINTS), 3)
+    lines = read_lines(path)  # which are slower, and say what is wrong
     found = {}
     for number, line in enumerate(lines, start=1):
         words = line.split()
