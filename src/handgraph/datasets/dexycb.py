@@ -205,7 +205,7 @@ class Dexycb:
             image=read_color_frame(path, SIZE),
             depth_mm=depth,
             camera=self._cameras[camera],
-            side=side,  # type: ignore[arg-type]
+            side=side,
             subject=subject[-2:],
             pose=pose,
             shape=self._shapes[calibration],

@@ -222,11 +222,11 @@ def read_joints(path: Path) -> Float[np.ndarray, "21 3"]:
     lines = read_lines(path)  # which are slower, and say what is wrong
     found = {}
     for number, line in enumerate(lines, start=1):
-        words = line.split()
+        fields = line.split()
         try:
-            if len(words) != 4 or "_" in "".join(words[1:]):
+            if len(fields) != 4 or "_" in "".join(fields[1:]):
                 raise ValueError
-            found[words[0]] = [float(word) for word in words[1:]]
+            found[fields[0]] = [float(field) for field in fields[1:]]
         except ValueError as error:
             raise FormatError(f"{path}: line {number} is {line[:40]!r}, expected NAME x y z") from error
     absent = [point for point in POINTS if point not in found]

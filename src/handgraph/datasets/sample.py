@@ -89,13 +89,10 @@ class Sample:
         if self.depth_mm is not None:
             self._check_depth()
         if joints_mm is not None:
-            depth = joints_mm[:, 2]
-            near, far = float(depth.min()), float(depth.max())
-            if np.isnan(near):
-                depth = depth[np.isfinite(depth)]
-                if not depth.size:
-                    raise self._wrong("no joint has a finite label")
-                near, far = float(depth.min()), float(depth.max())
+            known = [depth for depth in joints_mm[:, 2].tolist() if not math.isnan(depth)]
+            if not known:
+                raise self._wrong("no joint has a finite label")
+            near, far = min(known), max(known)
             if self.camera is not None and (near <= 0 or far > FARTHEST_MM):
                 raise self._wrong(
                     f"joints lie {near:.0f} to {far:.0f} mm from the camera, expected 0 to {FARTHEST_MM:.0f}"
