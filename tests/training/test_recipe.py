@@ -48,7 +48,7 @@ def test_overrides_win_and_keep_the_rest() -> None:
         "jgr_p2o_synthetic",
         ["data.limit=64", "stages.all.steps=10", "config.hourglasses=1", "precision=32-true", "ema=1e-1"],
     )
-    assert (recipe.data.limit, recipe.data.samples) == (64, 200_000)
+    assert (recipe.data.limit, recipe.data.samples) == (64, 270_000)
     assert recipe.config == {"joints": 21, "hourglasses": 1}
     assert (recipe.precision, recipe.ema) == ("32-true", 0.1)
     ((_, steps),) = stages_of(recipe, [Stage("all", 1, loss_weights={"a": 1.0})], samples=100)
