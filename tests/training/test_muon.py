@@ -106,6 +106,22 @@ def test_a_closure_is_called_and_its_loss_returned() -> None:
     assert weight.square().sum() < 32.0
 
 
+def test_its_state_can_be_taken_over_by_another() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((40, 96), (96,))]
+    ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    one, other = Muon(ours, lr=0.01), Muon(theirs, lr=0.01)
+    for optimizer, parameters in ((one, ours), (other, theirs)):
+        gradients(parameters, 0)
+        optimizer.step()
+    other = Muon(theirs, lr=0.01)
+    other.load_state_dict(one.state_dict())
+    for optimizer, parameters in ((one, ours), (other, theirs)):
+        gradients(parameters, 1)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 def terminate_at(sample: int, first: int) -> None:
     if first == sample:
         os.kill(os.getpid(), signal.SIGTERM)

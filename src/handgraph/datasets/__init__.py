@@ -7,7 +7,7 @@ data[0].joints_mm
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from handgraph.datasets import (
     coco_wholebody,
@@ -41,28 +41,52 @@ class _Entry:
     """The splits that together are the whole set, each frame once."""
     frames: Mapping[str, int]
     """Published sizes of the splits, where there are any."""
+    images: Mapping[str, Mapping[str, Any]]
+    """What its frames hold, `colour` or `depth`, and the options with which the reader gives that."""
     partial: Mapping[str, Any] = field(default_factory=dict)
     """The options with which a copy of a part of the set is read, where the reader insists on all of it."""
+    pinhole: Mapping[str, Any] = field(default_factory=dict)
+    """The options with which frames have their camera, where they have none otherwise."""
 
 
+_COLOUR: Mapping[str, Mapping[str, Any]] = {"colour": {}}
+_DEPTH: Mapping[str, Mapping[str, Any]] = {"depth": {}}
+_BOTH: Mapping[str, Mapping[str, Any]] = {"colour": {}, "depth": {"depth": True}}
 _DATASETS = {
-    "nyu": _Entry(nyu.Nyu, nyu.SPLITS, ("train", "test"), nyu.FRAMES),
-    "icvl": _Entry(icvl.Icvl, icvl.SPLITS, ("train", "test_seq_1", "test_seq_2"), icvl.FRAMES),
-    "msra": _Entry(msra.Msra, msra.SPLITS, msra.SUBJECTS, msra.FRAMES),
-    "panoptic": _Entry(panoptic.Panoptic, panoptic.SPLITS, ("all",), panoptic.FRAMES),
-    "mpii_nzsl": _Entry(mpii_nzsl.MpiiNzsl, mpii_nzsl.SPLITS, ("train", "test"), mpii_nzsl.FRAMES),
-    "coco_wholebody": _Entry(coco_wholebody.CocoWholeBody, coco_wholebody.SPLITS, coco_wholebody.SPLITS, {}),
-    "folder": _Entry(user_folder.UserFolder, user_folder.SPLITS, ("all",), {}),
-    "rhd": _Entry(rhd.Rhd, rhd.SPLITS, rhd.SPLITS, rhd.FRAMES),
-    "stb": _Entry(stb.Stb, stb.SPLITS, stb.SPLITS, stb.FRAMES),
-    "mhp": _Entry(mhp.Mhp, mhp.SPLITS, mhp.SPLITS, mhp.FRAMES),
-    "freihand": _Entry(freihand.Freihand, freihand.SPLITS, ("train", "test"), freihand.FRAMES),
-    "dexycb": _Entry(dexycb.Dexycb, dexycb.SPLITS, dexycb.SPLITS[:3], dexycb.FRAMES, {"sequences": None}),
-    "humbi": _Entry(humbi.Humbi, humbi.SPLITS, ("train", "test"), humbi.FRAMES, {"subjects": None}),
-    "synthetic": _Entry(synthetic.Synthetic, synthetic.SPLITS, ("all",), {}),
+    "nyu": _Entry(nyu.Nyu, nyu.SPLITS, ("train", "test"), nyu.FRAMES, _DEPTH),
+    "icvl": _Entry(icvl.Icvl, icvl.SPLITS, ("train", "test_seq_1", "test_seq_2"), icvl.FRAMES, _DEPTH),
+    "msra": _Entry(msra.Msra, msra.SPLITS, msra.SUBJECTS, msra.FRAMES, _DEPTH),
+    "panoptic": _Entry(panoptic.Panoptic, panoptic.SPLITS, ("all",), panoptic.FRAMES, _COLOUR),
+    "mpii_nzsl": _Entry(
+        mpii_nzsl.MpiiNzsl, mpii_nzsl.SPLITS, ("train", "test"), mpii_nzsl.FRAMES, _COLOUR
+    ),
+    "coco_wholebody": _Entry(
+        coco_wholebody.CocoWholeBody, coco_wholebody.SPLITS, coco_wholebody.SPLITS, {}, _COLOUR
+    ),
+    "folder": _Entry(user_folder.UserFolder, user_folder.SPLITS, ("all",), {}, _COLOUR),
+    "rhd": _Entry(rhd.Rhd, rhd.SPLITS, rhd.SPLITS, rhd.FRAMES, _BOTH),
+    "stb": _Entry(
+        stb.Stb, stb.SPLITS, stb.SPLITS, stb.FRAMES, {"colour": {}, "depth": {"camera": "SK_depth"}}
+    ),
+    "mhp": _Entry(mhp.Mhp, mhp.SPLITS, mhp.SPLITS, mhp.FRAMES, _COLOUR, pinhole={"undistort": True}),
+    "freihand": _Entry(freihand.Freihand, freihand.SPLITS, ("train", "test"), freihand.FRAMES, _COLOUR),
+    "dexycb": _Entry(
+        dexycb.Dexycb, dexycb.SPLITS, dexycb.SPLITS[:3], dexycb.FRAMES, _BOTH, partial={"sequences": None}
+    ),
+    "humbi": _Entry(
+        humbi.Humbi, humbi.SPLITS, ("train", "test"), humbi.FRAMES, _COLOUR, partial={"subjects": None}
+    ),
+    "synthetic": _Entry(
+        synthetic.Synthetic,
+        synthetic.SPLITS,
+        ("all",),
+        {},
+        {image: {"image": image} for image in ("colour", "depth")},
+    ),
 }
 
 
+_WORDS = {"colour": "photographs", "depth": "depth frames"}
 _MISSING = "{}: no such folder; give the one that holds the data set"
 
 
@@ -72,15 +96,25 @@ def names() -> dict[str, tuple[str, ...]]:
 
 
 def open_dataset(
-    name: str, root: str | Path, split: str | None = None, *, partial: bool = False, **options: Any
+    name: str,
+    root: str | Path,
+    split: str | None = None,
+    *,
+    partial: bool = False,
+    image: Literal["colour", "depth"] | None = None,
+    pinhole: bool = False,
+    **options: Any,
 ) -> Dataset:
     """A reader of one split; `options` are the reader's own.
 
     `partial` opens what is there of a set that was copied in part on purpose: DexYCB and HUMBI, whose splits
     depend on how many sequences and subjects there are, divide it by the same rule, so that no figure is the
     published split's; the other sets need whole lists of labels with their pictures either way.
+    `image` is what the frames have to hold, photographs or depth; RHD, DexYCB and STB read their depth only
+    when asked. `pinhole` has every frame with its camera: MHP's pictures are undistorted.
     `name` may carry the split, as on the command line: `nyu:test_1`. Raises ConfigError for a name, split
-    or option that does not exist, InputError where `root` is not that dataset or only part of it.
+    or option that does not exist and for a set that does not hold such images, InputError where `root` is not
+    that dataset or only part of it.
     """
     name, _, named_split = name.partition(":")
     entry = _entry(name)
@@ -89,8 +123,17 @@ def open_dataset(
     split = named_split or split or entry.splits[0]
     if split not in entry.splits:
         raise ConfigError(f"{name}: no split {split!r}; there are {', '.join(entry.splits)}")
-    if partial:
-        options = {**entry.partial, **options}
+    if image is not None and image not in entry.images:
+        held, others = _WORDS[next(iter(entry.images))], sorted(n for n, e in _DATASETS.items() if image in e.images)
+        raise ConfigError(
+            f"{name}: holds {held}, no {_WORDS[image]}; those are in {', '.join(others)}"
+        )
+    options = {
+        **(entry.images[image] if image else {}),
+        **(entry.partial if partial else {}),
+        **(entry.pinhole if pinhole else {}),
+        **options,
+    }
     try:
         return _read(entry, Path(root), split, **options)
     except TypeError as error:

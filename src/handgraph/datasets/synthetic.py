@@ -31,6 +31,8 @@ _RESIDUAL_PX = 1.0
 class Synthetic:
     """Random access to a folder of synthetic frames.
 
+    image    colour or depth: what every frame has to have. None takes what there is
+
     The crop's centre is the middle of the true joints, as a perfect finder would place it. Raises InputError
     for a folder without labels or with frames missing, FormatError for damaged files.
     """
@@ -39,12 +41,20 @@ class Synthetic:
     order = OPENPOSE
     joints = tuple(range(21))
 
-    def __init__(self, root: str | Path, split: str = "all") -> None:
+    def __init__(self, root: str | Path, split: str = "all", *, image: str | None = None) -> None:
         if split not in SPLITS:
             raise ConfigError(f"synthetic: no split {split!r}; there are {', '.join(SPLITS)}")
         self.split = split
         self.folder = Path(root) if split == "all" else Path(root) / split
         self._records = _records(self.folder / LABELS_FILE)
+        needed = {None: None, "colour": "image", "depth": "file"}[image]
+        without = sum(needed not in record for record in self._records) if needed else 0
+        if without:
+            kind, modality = {"image": ("photographs", "rgb"), "file": ("depth frames", "depth")}[str(needed)]
+            raise InputError(
+                f"{self.folder}: {without} of {len(self._records)} frames have no {kind}; `handgraph synthesize "
+                f"--modality {modality}` writes them"
+            )
         named = [record[key] for record in self._records for key in _FILES if key in record]
         expect_files(self.folder, named, "labelled frames")
 

@@ -57,6 +57,7 @@ class Muon(AdamW):
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros(())  # not used; AdamW looks for it in every state that it is given
         state["momentum"].lerp_(gradient, 1 - MOMENTUM)
         return gradient.lerp(state["momentum"], MOMENTUM)
 
