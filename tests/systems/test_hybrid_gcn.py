@@ -9,7 +9,7 @@ from torch import Tensor
 from handgraph import skeleton
 from handgraph.camera import Crop, PinholeCamera
 from handgraph.decoding import hybrid_gcn as decoding
-from handgraph.decoding.frames import crop_from_camera, sight_from_crop
+from handgraph.decoding.frames import sight_from_crop
 from handgraph.errors import ConfigError
 from handgraph.graph.gcn import normalised_adjacency
 from handgraph.graph.relations import classes_2d, classes_3d, mean_square_distances, relations
@@ -375,11 +375,16 @@ def crop_of(joints_mm: np.ndarray, *, left: bool, rotation: float = 0.0) -> Crop
     return Crop.window((*low, *(high - low)), 64, CAMERA, mirrored=left, rotation_rad=rotation)
 
 
-def truthful(joints_mm: np.ndarray, crops: list[Crop]) -> tuple[Output, np.ndarray]:
-    """What a network without error would say of these hands, and the lengths of their bones."""
+def truthful(joints_mm: np.ndarray, crops: list[Crop], *, in_sight: bool = True) -> tuple[Output, np.ndarray]:
+    """What a network without error would say of these hands, and the lengths of their bones.
+
+    `in_sight`: about the line of sight; else, as of crops whose camera nobody knows, in the crops' frames.
+    """
     scale = np.linalg.norm(joints_mm[:, 10] - joints_mm[:, 9], axis=-1)
     relative = (joints_mm - joints_mm[:, :1]) / scale[:, None, None]
-    turns = [sight_from_crop(crop) @ crop_from_camera(crop) for crop in crops]
+    turns = [crop.crop_from_camera for crop in crops]
+    if in_sight:
+        turns = [sight_from_crop(crop) @ turn for crop, turn in zip(crops, turns, strict=True)]
     pose = np.stack([points @ turn.T for points, turn in zip(relative, turns, strict=True)])
     uv = np.stack(
         [
@@ -407,13 +412,13 @@ def test_with_a_camera_and_the_bones_length_hands_are_in_millimetres_where_they_
 
 def test_without_the_bones_length_or_a_camera_hands_are_relative_and_say_so() -> None:
     joints = hands_mm(2) + np.array([20.0, -30.0, 450.0])
-    crops = [crop_of(hand, left=True) for hand in joints]
+    crops = [crop_of(hand, left=True, rotation=0.5 * i) for i, hand in enumerate(joints)]
     output, scale_mm = truthful(joints, crops)
     blind = [replace(crop, camera=None) for crop in crops]
     # Nearly: without a camera its pixels count as square, and those of CAMERA are not.
     for hands, tolerance in (
         (hybrid_gcn.decode(output, crops), 1e-5),
-        (hybrid_gcn.decode(truthful(joints, blind)[0], blind, scale_mm), 0.03),
+        (hybrid_gcn.decode(truthful(joints, crops, in_sight=False)[0], blind, scale_mm), 0.03),
     ):
         for hand, true in zip(hands, joints, strict=True):
             assert hand.frame == RELATIVE_FRAME

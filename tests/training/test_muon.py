@@ -1,5 +1,6 @@
 """Muon: orthogonal steps for matrices, AdamW's for the rest, beside PyTorch's own, resumed exactly."""
 
+import copy
 import os
 import signal
 import sys
@@ -115,7 +116,7 @@ def test_its_state_can_be_taken_over_by_another() -> None:
         gradients(parameters, 0)
         optimizer.step()
     other = Muon(theirs, lr=0.01)
-    other.load_state_dict(one.state_dict())
+    other.load_state_dict(copy.deepcopy(one.state_dict()))  # it gives its own tensors
     for optimizer, parameters in ((one, ours), (other, theirs)):
         gradients(parameters, 1)
         optimizer.step()
