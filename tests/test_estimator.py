@@ -12,8 +12,9 @@ import handgraph as hg
 from handgraph import estimator as module
 from handgraph import localize
 from handgraph.answering import TorchNetwork
+from handgraph.decoding import jgr_p2o as decoding
 from handgraph.estimator import Estimator, load, weights_path
-from handgraph.hand import CAMERA_FRAME
+from handgraph.hand import CAMERA_FRAME, Side
 from handgraph.localize import Candidate
 from handgraph.systems import jgr_p2o
 from handgraph.training.checkpoint import save_weights
@@ -117,6 +118,28 @@ def test_looks_turn_the_centred_crop_and_are_averaged(
     for wrong in (0, 5):
         with pytest.raises(hg.ConfigError, match=f"looks is {wrong}, expected 1 to 4"):
             estimate.looks = wrong
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_looks_by_quarter_turns_see_a_joint_in_one_place(
+    estimate: Estimator, frame: np.ndarray, side: Side
+) -> None:
+    frame[77:84, 187:194] = 350 + np.arange(49).reshape(7, 7)  # before everything else, no two alike
+
+    def nearest(images: np.ndarray) -> Any:
+        """All joints at the nearest pixel: no turn of the crop leaves it where it is."""
+        rows, columns = np.divmod(images.reshape(len(images), -1).argmin(axis=1), images.shape[-1])
+        seen = np.stack([columns, rows], axis=-1) / (images.shape[-1] - 1)
+        uvz = np.concatenate([seen, images.min(axis=(1, 2, 3))[:, None]], axis=-1)
+        return decoding.Answer(uvz[:, None].repeat(21, axis=1), np.full((len(images), 21), 0.05))
+
+    estimate._network = nearest  # type: ignore[assignment]
+    candidate = Candidate(np.array([40.0, -10.0, 420.0]), 250.0, (0.0, 0.0, 9.0, 9.0), 0.5)
+    once, often = (estimate._at(frame, CAMERA, side, [candidate], looks)[0] for looks in (1, 4))
+    assert once.joints_mm is not None
+    assert often.joints_mm is not None
+    np.testing.assert_allclose(once.keypoints_px[0], [190, 80], atol=4)
+    np.testing.assert_allclose(often.joints_mm, once.joints_mm, atol=1e-3)
 
 
 def test_without_a_camera_one_is_assumed_and_the_hand_says_so(estimate: Estimator, frame: np.ndarray) -> None:
