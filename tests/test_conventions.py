@@ -14,6 +14,7 @@ import torch
 
 import handgraph as hg
 from handgraph.conventions import OPENGL_FROM_OPENCV, mirrored
+from handgraph.decoding import hybrid_gcn
 from handgraph.formats.clip import Clip, ClipFrame, ClipHand, Conventions
 from handgraph.hand_model import HandLayer, load_open_hand
 from handgraph.images import to_network
@@ -278,6 +279,23 @@ def test_convention_crop_frame_turns_with_the_crop():
     np.testing.assert_allclose(turned.crop_from_camera @ [30.0, 0.0, 5.0], [0.0, 30.0, 5.0], atol=0.1)
     mirrored = hg.Crop.window((300.0, 200.0, 80.0, 80.0), 96, CAMERA, mirrored=True)
     np.testing.assert_allclose(mirrored.crop_from_camera @ [30.0, 0.0, 5.0], [-30.0, 0.0, 5.0], atol=1e-9)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_convention_answers_are_about_the_line_of_sight(left):
+    x, y, w = 30.0, 60.0, 90.0
+    window = hg.Crop.window((x, y, w, w), 64, CAMERA, mirrored=left)
+    said = np.random.default_rng(0).normal(0, 1, (21, 3))
+    found = hybrid_gcn.relative_mm(said[None], [window], np.ones(1))[0]
+    # As docs/export.md has it.
+    middle = x + (w - 1) / 2, y + (w - 1) / 2
+    line = np.array([(middle[0] - CAMERA.cx) / CAMERA.fx, (middle[1] - CAMERA.cy) / CAMERA.fy, 1.0])
+    a, b, c = line / np.linalg.norm(line)
+    upper = [1 - a * a / (1 + c), -a * b / (1 + c), -a], [-a * b / (1 + c), 1 - b * b / (1 + c), -b]
+    turn = np.array([*upper, [a, b, c]])
+    back = (said - said[0]) * [-1.0 if left else 1.0, 1.0, 1.0]
+    np.testing.assert_allclose(found, back @ turn, atol=1e-6)
+    assert np.abs(found - back).max() > 0.3  # wrong reading: the crop's own frame
 
 
 def test_convention_opengl_axes_are_half_a_turn_about_x(open_hand):

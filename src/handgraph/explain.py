@@ -117,7 +117,7 @@ def _seen(image: np.ndarray, output: Output, crop: Crop, index: int) -> np.ndarr
 
 
 def _pose(turned: Float[np.ndarray, "21 3"], extent: float) -> np.ndarray:
-    """A 3D pose from a little to the side, beside the crop's axes (x red, y green, z blue)."""
+    """A 3D pose from a little to the side, beside the axes (x red, y green, z blue: the line of sight)."""
     panel = np.full((PANEL, PANEL, 3), _GROUND, np.uint8)
     for axis, color in enumerate(((200, 80, 80), (80, 180, 80), (90, 130, 230))):
         end = np.array([26, PANEL - 26]) + 18 * _VIEW[:2, axis]

@@ -42,18 +42,22 @@ _VIEWS = ((1.0, 0.0, 0.0, False), (1.0, 0.0, 0.0, True), (1.25, 0.08, -0.05, Fal
 _BATCHES = (1, 3)
 """Sizes, beside all pictures at once, that both runtimes must answer alike."""
 
+_SIGHT = (
+    "in the crop's frame, turned by the smallest turn that brings the line of sight through its middle onto z"
+)
 MEANING = {
     "uv": "keypoints in the crop: 0 at the centre of the first pixel, 1 at that of the last",
     "uvz": "joints in the crop: u, v as 0..1 from the first pixel's centre to the last's, z as -1..1 through "
     "the depth cube: depth_mm = centre depth + z * cube_mm / 2",
     "confidence": "probability of each keypoint, 0..1",
     "spread": "standard deviation of what the pixels say about each joint, in sides of the cube",
-    "pose": "joints about the wrist in the crop's frame, in lengths of the middle finger's first bone",
-    "joints_mm": "joints about the wrist in the crop's frame, mm",
+    "pose": f"joints about the wrist {_SIGHT}, in lengths of the middle finger's first bone",
+    "joints_mm": f"joints about the wrist {_SIGHT}, mm",
     "refined_mm": "joints about the place of the prior's wrist in the crop's frame, mm",
-    "vertices_mm": "mesh about the wrist in the crop's frame, mm",
+    "vertices_mm": "mesh about the wrist in the joints' frame, mm",
     "rotation": "of the hand in the crop's frame, a matrix",
-    "rotations": "of the hand, then of 15 finger joints relative to their parents in MANO's order, matrices",
+    "rotations": "of the hand in the joints' frame, then of 15 finger joints relative to their parents in "
+    "MANO's order, matrices",
     "fingers": "axis-angles of 15 finger joints in MANO's order, radians",
     "shape": "coefficients of the hand model",
     "scale": "factor of the hand model's size",

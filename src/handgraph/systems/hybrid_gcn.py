@@ -149,7 +149,7 @@ class Output(NamedTuple):
     uv: Float[Tensor, "b 21 2"]
     """The 2D joints in the crop."""
     coarse: Float[Tensor, "b 21 3"]
-    """The 3D joints before the refinement: crop frame, about the wrist, in lengths of `SCALE_BONE`."""
+    """The 3D joints before the refinement: about the wrist, z along the line of sight, in `SCALE_BONE`s."""
     refined: Float[Tensor, "b 21 3"]
     """The 3D joints after it, the answer; the same as `coarse` without refinement."""
     scores_2d: Float[Tensor, "b 21 n"] | None

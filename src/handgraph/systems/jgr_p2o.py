@@ -309,7 +309,8 @@ def stages(
 def looked_at(network: nn.Module, depth: Float[Tensor, "b 1 s s"], looks: int) -> Output:
     """The network's output, its answer the mean over `looks` quarter turns of the crop, 1 to 4.
 
-    Ours, not the paper's. Raises ConfigError for another number.
+    All else in it is of the crop as it is: `spread` is not the mean that `decoding.together` takes. Ours, not
+    the paper's. Raises ConfigError for another number.
     """
     if not 1 <= looks <= decoding.MOST_LOOKS:
         raise ConfigError(f"looks is {looks}, expected 1 to {decoding.MOST_LOOKS}")
