@@ -136,9 +136,9 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
     from handgraph.training.checkpoint import find_system, load_system
 
     path = args.checkpoint or shipped_weights(args.model or DEFAULT_DEPTH)
-    module, name, config, _ = load_system(path)
+    module, name, config, meta = load_system(path)
     module, system = folded(module), find_system(name)
-    data, count = _evaluation_data(args, config, system.INPUT)
+    data, count = _evaluation_data(args, system, config, meta)
     measures = Measures(system, args.optimise)
     if args.looks > 1 and not hasattr(system, "looked_at"):
         raise ConfigError(f"--looks: {name}'s crops are looked at once here; predict --looks turns photos")
@@ -173,39 +173,28 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
 
 
 def _evaluation_data(
-    args: argparse.Namespace, config: Any, wants: str
+    args: argparse.Namespace, system: ModuleType, config: Any, meta: dict[str, Any]
 ) -> tuple[Callable[[Any], dict[str, Any]], int]:
     """A function from indices to a batch of crops, and how many there are."""
-    from handgraph.datasets import DepthCrops, ImageCrops, names, open_dataset
-
     kind, _, split = args.data.partition(":")
-    joints = getattr(config, "joints", 21)  # systems of the hand model have no other number
     if kind == "synthetic" and args.root is None:
+        joints = getattr(config, "joints", 21)  # systems of the hand model have no other number
         if joints != 21:
             raise ConfigError(f"--data synthetic has 21 joints, this model predicts {joints}")
         from handgraph.synthetic.depth import DepthSynthesizer
         from handgraph.synthetic.rgb import RgbSynthesizer
 
-        drawing = RgbSynthesizer if wants == "colour" else DepthSynthesizer
+        drawing = RgbSynthesizer if system.INPUT == "colour" else DepthSynthesizer
         synthesizer = drawing(args.seed, split or "test", config.input_size)
         return lambda indices: synthesizer.batch(indices.tolist()), args.samples or EVALUATION_SAMPLES
-    if kind not in names():
-        raise ConfigError(f"--data {args.data}: expected synthetic[:test] or one of {', '.join(names())}")
-    if args.root is None:
-        raise ConfigError(f"--data {args.data}: give --root, the folder that holds the data set")
-    splits = names()[kind]
-    chosen = split or next((name for name in ("all", "test", "validation") if name in splits), "test")
-    if args.partial:
-        say("evaluate", f"{args.data}: of what is there; not the published split's figures")
-    dataset = open_dataset(kind, args.root, chosen, partial=args.partial)
-    if not len(dataset):
-        raise ConfigError(f"--data {args.data}: no frame of what {args.root} holds is in this split")
-    if len(dataset.joints) != joints:
-        raise ConfigError(
-            f"--data {args.data} has {len(dataset.joints)} joints, this model predicts {joints}"
-        )
-    kind_of_crops = ImageCrops if wants == "colour" else DepthCrops
-    crops = kind_of_crops(dataset, args.seed, size=config.input_size, augment=False)
+    from handgraph.evaluation.crops import crops_of
+
+    trained = (meta.get("recipe") or {}).get("data") or {}
+    crops, notes = crops_of(
+        args.data, args.root, system, config, trained, seed=args.seed, partial=args.partial
+    )
+    for note in notes:
+        say("evaluate", note)
     count = min(args.samples or len(crops), len(crops))
     return (lambda indices: crops.batch(indices, indices * 0)), count
 

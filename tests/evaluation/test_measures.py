@@ -1,5 +1,6 @@
 """What a system is measured by: whatever it and the labels allow, and nothing where a label is missing."""
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -54,6 +55,22 @@ def test_samples_without_a_label_count_nothing():
     np.testing.assert_allclose(found["epe_px"], 2.0, rtol=1e-6)
     assert np.isfinite(measures.pixels.errors_px()).sum() == 3 + 2 * 21
     assert found["alignment"] == "none"
+
+
+def test_what_is_placed_before_a_camera_is_measured_where_there_is_one():
+    joints = np.random.default_rng(0).normal(0, 30, (3, 21, 3)) + FAR
+    off = np.array([3.0, 0.0, 4.0]) * np.array([1, 100, 2])[:, None, None]
+
+    def placed(output: Any, crops: list[Crop]) -> np.ndarray:
+        assert all(crop.camera is not None for crop in crops)  # as a system insists
+        return joints + off
+
+    measures = Measures(made(joints_mm=placed))
+    whole = batch(joints)
+    whole["crops"][1] = replace(CROP, camera=None)
+    measures.update(None, whole)
+    assert len(measures.joints) == 2
+    np.testing.assert_allclose(measures.compute()["mpjpe_mm"], 7.5, rtol=1e-6)
 
 
 def test_an_answer_in_hand_lengths_takes_its_scale_from_the_truth():

@@ -57,9 +57,7 @@ _DATASETS = {
     "icvl": _Entry(icvl.Icvl, icvl.SPLITS, ("train", "test_seq_1", "test_seq_2"), icvl.FRAMES, _DEPTH),
     "msra": _Entry(msra.Msra, msra.SPLITS, msra.SUBJECTS, msra.FRAMES, _DEPTH),
     "panoptic": _Entry(panoptic.Panoptic, panoptic.SPLITS, ("all",), panoptic.FRAMES, _COLOUR),
-    "mpii_nzsl": _Entry(
-        mpii_nzsl.MpiiNzsl, mpii_nzsl.SPLITS, ("train", "test"), mpii_nzsl.FRAMES, _COLOUR
-    ),
+    "mpii_nzsl": _Entry(mpii_nzsl.MpiiNzsl, mpii_nzsl.SPLITS, ("train", "test"), mpii_nzsl.FRAMES, _COLOUR),
     "coco_wholebody": _Entry(
         coco_wholebody.CocoWholeBody, coco_wholebody.SPLITS, coco_wholebody.SPLITS, {}, _COLOUR
     ),
@@ -124,9 +122,13 @@ def open_dataset(
     if split not in entry.splits:
         raise ConfigError(f"{name}: no split {split!r}; there are {', '.join(entry.splits)}")
     if image is not None and image not in entry.images:
-        held, others = _WORDS[next(iter(entry.images))], sorted(n for n, e in _DATASETS.items() if image in e.images)
+        held, others = (
+            _WORDS[next(iter(entry.images))],
+            [n for n, e in _DATASETS.items() if image in e.images],
+        )
         raise ConfigError(
-            f"{name}: holds {held}, no {_WORDS[image]}; those are in {', '.join(others)}"
+            f"{name}: holds {held}, no {_WORDS[image]}: take a model for {held}, or one of "
+            f"{', '.join(sorted(others))}"
         )
     options = {
         **(entry.images[image] if image else {}),

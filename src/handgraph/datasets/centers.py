@@ -1,7 +1,7 @@
 """Where to put the crop cube: published centre files, or the centre of mass of the depth itself."""
 
 from pathlib import Path
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numba as nb
 import numpy as np
@@ -11,6 +11,8 @@ from handgraph.camera import PinholeCamera
 from handgraph.datasets.files import parse_floats, read_lines
 from handgraph.errors import FormatError, InputError
 
+HAND_CUBE_MM = 260.0
+"""Side of the cube around the middle of a hand's joints, where no paper says another."""
 # A centre is the middle of the hand: farther than this from its joints it belongs to another frame.
 _FAR_FROM_JOINTS_MM = 120.0
 
@@ -67,6 +69,11 @@ def read_centers(
                 f"({turned:.0f} mm with y turned over); another split's file, or another form"
             )
     return centers
+
+
+def middle_of_joints(joints_mm: Float[np.ndarray, "n 3"]) -> dict[str, Any]:
+    """Fields of `Sample` for a crop where only the labels say which of all that is in view is the hand."""
+    return {"center_mm": joints_mm.mean(axis=0), "center_refined": True, "cube_mm": HAND_CUBE_MM}
 
 
 def mass_center(

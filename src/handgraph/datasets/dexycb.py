@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from handgraph.camera import PinholeCamera
+from handgraph.datasets.centers import middle_of_joints
 from handgraph.datasets.files import (
     all_finite,
     expect_hand,
@@ -84,7 +85,7 @@ class Dexycb:
     split      s0_train, s0_val, s0_test (seen subjects, cameras, objects), s1_… (unseen subjects: 7, 1, 2 of
                them; Kong et al. 2022), s2_… (unseen cameras), s3_… (unseen objects)
     sides      of the hands to keep
-    depth      read the depth frame, aligned to the colour image, too
+    depth      read the depth frame, aligned to the colour image, too; its crop is around the labelled joints
     mano       a folder with your MANO_RIGHT.pkl and MANO_LEFT.pkl, for `Sample.pose`
     sequences  how many each subject has to have; None takes what is there, of sequences and subjects, which
                then divide by the same rule into other splits than the published ones
@@ -209,6 +210,7 @@ class Dexycb:
             subject=subject[-2:],
             pose=pose,
             shape=self._shapes[calibration],
+            **({} if depth is None else middle_of_joints(joints)),
             note="" if inside else "the hand lies outside the image",
         )
 

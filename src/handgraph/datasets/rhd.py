@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.boxes import Box, keypoint_box, mask_box, square
+from handgraph.datasets.centers import middle_of_joints
 from handgraph.datasets.files import (
     expect_hand,
     expect_numbered,
@@ -59,7 +60,7 @@ class Rhd:
                  around the middle knuckle, twice as wide as the farthest visible keypoint is away, 50 to
                  500 px
     margin_px    of box="keypoints"
-    depth        read the depth frame too
+    depth        read the depth frame too; its crop is around the labelled joints
 
     Raises InputError for a wrong root or an incomplete copy, FormatError for damaged files.
     """
@@ -142,6 +143,7 @@ class Rhd:
             visible=visible,
             side=side,
             box_px=self._box(uv, visible, mask, side),
+            **({} if depth is None else middle_of_joints(xyz)),
         )
 
     def _camera(self, number: int) -> PinholeCamera:

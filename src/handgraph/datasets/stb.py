@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32
 
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.boxes import keypoint_box
+from handgraph.datasets.centers import middle_of_joints
 from handgraph.datasets.files import expect_hand, expect_numbered, float_array, load_mat, read_color_frame
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -134,6 +135,7 @@ class Stb:
             camera=CAMERAS[camera],
             side="left",
             box_px=box,
+            **(middle_of_joints(joints) if depth else {}),
         )
 
     def _path(self, sequence: str, camera: str, number: int) -> Path:

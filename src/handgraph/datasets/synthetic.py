@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from handgraph.camera import PinholeCamera
+from handgraph.datasets.centers import middle_of_joints
 from handgraph.datasets.files import expect_files, read_color_frame, read_grey_frame, read_lines
 from handgraph.datasets.sample import Sample
 from handgraph.errors import ConfigError, FormatError, InputError
@@ -22,9 +23,10 @@ from handgraph.images import LABELS_FILE
 from handgraph.skeleton import OPENPOSE
 
 SPLITS = ("all", "train", "validation", "test")
-CUBE_MM = 260.0
 _SHAPES = {"joints_mm": (21, 3), "keypoints_px": (21, 2), "shape": (10,), "pose": (48,)}
 _FILES = ("image", "file")
+# The key of its file in a label, what it is, what writes it.
+_IMAGES = {"colour": ("image", "photograph", "rgb"), "depth": ("file", "depth frame", "depth")}
 _RESIDUAL_PX = 1.0
 
 
@@ -47,16 +49,21 @@ class Synthetic:
         self.split = split
         self.folder = Path(root) if split == "all" else Path(root) / split
         self._records = _records(self.folder / LABELS_FILE)
-        needed = {None: None, "colour": "image", "depth": "file"}[image]
-        without = sum(needed not in record for record in self._records) if needed else 0
-        if without:
-            kind, modality = {"image": ("photographs", "rgb"), "file": ("depth frames", "depth")}[str(needed)]
-            raise InputError(
-                f"{self.folder}: {without} of {len(self._records)} frames have no {kind}; `handgraph synthesize "
-                f"--modality {modality}` writes them"
-            )
+        if image is not None:
+            self._expect(image)
         named = [record[key] for record in self._records for key in _FILES if key in record]
         expect_files(self.folder, named, "labelled frames")
+
+    def _expect(self, image: str) -> None:
+        if image not in _IMAGES:
+            raise ConfigError(f"synthetic: image is {image!r}, expected {' or '.join(_IMAGES)}")
+        key, kind, modality = _IMAGES[image]
+        without = sum(key not in record for record in self._records)
+        if without:
+            raise InputError(
+                f"{self.folder}: {without} of {len(self._records)} frames have no {kind}; "
+                f"handgraph synthesize --modality {modality} writes them"
+            )
 
     def __len__(self) -> int:
         return len(self._records)
@@ -98,9 +105,7 @@ class Synthetic:
             camera=camera,
             side=record.get("side"),
             subject=str(record.get("subject", "")) or None,
-            center_mm=joints.mean(axis=0),
-            center_refined=True,
-            cube_mm=CUBE_MM,
+            **middle_of_joints(joints),
             pose=record["pose"],
             shape=record["shape"],
         )

@@ -1,12 +1,14 @@
 """What a system's answers to a batch are measured by: the same in training's validation and in `evaluate`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from inspect import signature
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from handgraph.camera import PinholeCamera
 from handgraph.errors import ConfigError
 from handgraph.evaluation.metrics import JointErrors, PixelErrors
 from handgraph.placement import bone_lengths
@@ -17,14 +19,18 @@ def inputs(system: ModuleType, batch: Mapping[str, Any]) -> tuple[Any, ...]:
     return system.inputs(batch) if hasattr(system, "inputs") else (batch["image"],)
 
 
+# For samples without their camera, whose answers are not counted.
+_ANY = PinholeCamera(1000.0, 1000.0, 0.0, 0.0)
+
+
 class Measures:
     """Errors of one system over batches, of every kind that it and the data allow.
 
-    A system with `joints_mm(output, crops)` is measured in the camera frame. One with `relative_mm(output,
-    crops, scale_mm)` is measured relative to the wrist; where it answers in hand lengths, the truth lends the
-    length of its `SCALE_BONE`, as its paper does, and once more the lengths of all bones, by `unit_mm`. One
-    with `keypoints_px(output, crops)` is measured in the image, in pixels and as a part of the longer side of
-    the true keypoints' box.
+    A system with `joints_mm(output, crops)` is measured in the camera frame, by the samples that have their
+    camera. One with `relative_mm(output, crops, scale_mm)` is measured about the wrist; where it answers
+    in hand lengths, the truth lends the length of its `SCALE_BONE`, as its paper does, and once more the
+    lengths of all bones, by `unit_mm`. One with `keypoints_px(output, crops)` is measured in the image, in
+    pixels and as a part of the longer side of the true keypoints' box.
 
     `optimise` says whether 3D is laid on the 2D keypoints, by systems that can; None is what is theirs.
     Raises ConfigError for another system.
@@ -51,9 +57,11 @@ class Measures:
         system, crops = self.system, batch["crops"]
         true_mm = _array(batch["joints_mm"]) if "joints_mm" in batch else None
         if true_mm is not None and hasattr(system, "joints_mm"):
-            usable = np.isfinite(true_mm).all(axis=2).any(axis=1)
+            seen = np.array([crop.camera is not None for crop in crops])
+            usable = np.isfinite(true_mm).all(axis=2).any(axis=1) & seen
             if usable.any():
-                self.joints.update(system.joints_mm(output, crops)[usable], true_mm[usable])
+                placed = [crop if crop.camera else replace(crop, camera=_ANY) for crop in crops]
+                self.joints.update(system.joints_mm(output, placed)[usable], true_mm[usable])
         elif true_mm is not None and hasattr(system, "relative_mm"):
             true_mm = true_mm - true_mm[:, :1]
             scale_mm = None

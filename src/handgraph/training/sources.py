@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -190,7 +190,8 @@ def _dataset(wanted: DataRecipe, split: str, *, augment: bool, colour: bool) -> 
     if wanted.root is None:
         raise ConfigError(f"data.root is missing: the folder that holds the {wanted.name} data set")
     options = dict(wanted.options)
-    dataset = open_dataset(wanted.name, wanted.root, split, **options.pop("reader", {}))
+    image: Literal["colour", "depth"] = "colour" if colour else "depth"
+    dataset = open_dataset(wanted.name, wanted.root, split, **{"image": image, **options.pop("reader", {})})
     try:
         return (ImageCrops if colour else DepthCrops)(dataset, wanted.seed, augment=augment, **options)
     except TypeError as error:
