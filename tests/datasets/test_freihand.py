@@ -100,6 +100,13 @@ def test_wrong_roots_are_told_apart(tree):
         ("xyz", lambda v: (np.array(v) * -1).tolist(), "label 0 is not before the camera"),
         ("K", lambda v: [np.eye(3)[::-1].tolist()] * 3, "label 0 has a K that is no camera's"),
         ("K", lambda v: [v[0], v[1], (-np.array(v[2])).tolist()], "label 2 has a K that is no camera's"),
+        ("K", lambda v: [v[0], (np.array(v[1]) * [[1.1], [1], [1]]).tolist(), v[2]], "label 1 has a K that"),
+        (
+            "K",
+            lambda v: [np.add(v[0], [[0, 0, 900], [0, 0, 0], [0, 0, 0]]).tolist(), *v[1:]],
+            "label 0 has a K that projects the hand 9.. px from the picture's middle",
+        ),
+        ("verts", lambda v: [v[0], v[1], [[0.3, 0, 0], *v[2][1:]]], "label 2: a vertex lies ... mm from the"),
         ("mano", lambda v: [hand[0] for hand in v], r"expected numbers of \(n, 1, 61\)"),
         ("K", lambda v: {"K": v}, "no array of numbers"),
         ("verts", lambda v: v[:2], "2 labels, but 3"),

@@ -132,6 +132,7 @@ def test_labels_that_cannot_be_true(tree):
         (points, lambda text: text.replace("0.0", "0.9", 1), "a labelled bone is"),
         (mano, lambda text: "1 2 3\n", "line 1 holds 3 values, expected 36"),
         (mesh, lambda text: "1 2 3\n", "1 lines, expected 778"),
+        (mesh, lambda text: text.replace("0.0", "0.9", 1), "a vertex lies"),
     ):
         whole = path.read_text()
         path.write_text(change(whole))

@@ -449,6 +449,32 @@ def _longest_bone(joints_mm, parents, children) -> float:
     return np.sqrt(longest)
 
 
+def expect_mesh(
+    where: str, vertices_mm: Float[np.ndarray, "v 3"], joints_mm: Float[np.ndarray, "21 3"]
+) -> None:
+    """Raises FormatError where a vertex lies farther from the middle of the joints than any hand reaches."""
+    farthest = _farthest(vertices_mm, joints_mm)
+    if farthest > _LONGEST_BONE_MM:
+        raise FormatError(f"{where}: a vertex lies {farthest:.0f} mm from the middle of the hand's joints")
+
+
+@nb.njit(nogil=True, cache=True)
+@no_type_check
+def _farthest(vertices_mm, joints_mm) -> float:
+    farthest = 0.0
+    middle = np.zeros(3)
+    for joint in range(len(joints_mm)):
+        for axis in range(3):
+            middle[axis] += joints_mm[joint, axis] / len(joints_mm)
+    for vertex in range(len(vertices_mm)):
+        squared = 0.0
+        for axis in range(3):
+            squared += (vertices_mm[vertex, axis] - middle[axis]) ** 2
+        if squared > farthest:
+            farthest = squared
+    return np.sqrt(farthest)
+
+
 @lru_cache(maxsize=32)
 def _bones(order: JointOrder) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"]]:
     """Where in this order the bones begin and end, of those whose two joints it has."""

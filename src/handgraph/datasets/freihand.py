@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Float32
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.files import (
     expect_hand,
+    expect_mesh,
     expect_numbered,
     number_array,
     read_color_frame,
@@ -38,6 +39,8 @@ SPLITS = ("train", *(f"train_{background}" for background in BACKGROUNDS), "test
 FRAMES = {"train": 130240, **{f"train_{name}": 32560 for name in BACKGROUNDS}, "test": 3960}
 _FARTHEST_M = 5.0
 _FARTHEST_PX = 1e5
+# How much the two focal lengths may differ: pixels are square.
+_SQUARE = 0.05
 
 
 class Freihand:
@@ -98,6 +101,12 @@ class Freihand:
         self._keypoints: Float32[np.ndarray, "n 21 2"] = (
             focal * xyz[..., :2] / xyz[..., 2:] + middle
         ).astype(np.float32)
+        away = np.abs(self._keypoints.mean(axis=1) - np.array(SIZE) / 2).max(axis=1)
+        if away.max() > SIZE[0]:  # the pictures are cut around the hand
+            raise FormatError(
+                f"{self.root / f'{part}_K.json'}: label {int(away.argmax())} has a K that projects the hand "
+                f"{away.max():.0f} px from the picture's middle"
+            )
         self._models = load_models(mano, tips="freihand")
         mano_path = self.root / f"{part}_mano.json"
         self._mano: np.ndarray | None = None
@@ -108,6 +117,8 @@ class Freihand:
             self._vertices = read_meshes(verts_path := self.root / f"{part}_verts.json")
             if len(self._vertices) != len(xyz):
                 raise self._unlike(verts_path, len(self._vertices))
+            for number, (mesh, joints) in enumerate(zip(self._vertices, self._joints, strict=True)):
+                expect_mesh(f"{verts_path}: label {number}", mesh, joints)
         copies = {"test": 1, "train_gs": 1, "train_hom": 2, "train_sample": 3}.get(split, 4)
         self._first = (copies - 1) * len(xyz) if split.startswith("train_") else 0
         last = copies * len(xyz)
@@ -184,7 +195,8 @@ def _no_camera(k: Float[np.ndarray, "n 3 3"]) -> Bool[np.ndarray, " n"]:
     """Which are not the matrix of a pinhole camera without skew."""
     rest = np.abs(k[:, [0, 1, 2, 2, 2], [1, 0, 0, 1, 2]] - [0, 0, 0, 0, 1]).max(axis=1)
     wrong: np.ndarray = (rest > 1e-6) | (k[:, [0, 1], [0, 1]] <= 0).any(axis=1)
-    return wrong | (np.abs(k) > _FARTHEST_PX).any(axis=(1, 2))
+    wrong |= (np.abs(k) > _FARTHEST_PX).any(axis=(1, 2))
+    return wrong | (np.abs(k[:, 0, 0] - k[:, 1, 1]) > _SQUARE * np.abs(k[:, 1, 1]))
 
 
 def read_meshes(path: Path) -> Float32[np.ndarray, "n 778 3"]:

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.files import (
     expect_hand,
+    expect_mesh,
     parse_floats,
     read_bytes,
     read_color_frame,
@@ -144,6 +145,7 @@ class Humbi:
         vertices = None
         if self.vertices:
             vertices = seen_by.see(read_mesh(place.vertices))
+            expect_mesh(str(place.vertices), vertices, joints)
         return Sample(
             frame="/".join(path.parts[-6:]),
             source=path,

@@ -24,8 +24,8 @@ def write(
     for part, copies in (("training", 4), ("evaluation", 1)):
         told: list[dict[str, Any]] = []
         for label in range(labels):
-            fx, fy = (float(focal) for focal in random.uniform(380, 480, 2))
-            camera = PinholeCamera(fx, fy, 112.0, 112.0)
+            focal = float(random.uniform(380, 480))
+            camera = PinholeCamera(focal, 0.9995 * focal, 112.0, 112.0)
             joints = hand_3d(random, distance_mm=700.0)
             uv = project(camera, joints)
             # A mesh has 778 vertices; these lie along the bones, and say no more than that.
