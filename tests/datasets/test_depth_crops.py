@@ -9,6 +9,7 @@ from handgraph.camera import PinholeCamera
 from handgraph.datasets import DepthCrops, open_dataset
 from handgraph.datasets.centers import center_of_depth, mass_center
 from handgraph.datasets.depth_crops import SCALE, SHIFT_MM
+from handgraph.datasets.layouts import WRITERS
 from handgraph.errors import ConfigError, InputError
 
 
@@ -177,3 +178,32 @@ def test_a_frame_without_a_labelled_joint_is_refused(data):
 
     with pytest.raises(InputError, match=r"depth_1_0000001\.png.*a joint to train on has no label"):
         InNumpy(Unlabelled()).batch([0])
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "options"),
+    [
+        ("rhd", {"samples": 2, "parts": ("evaluation",)}, {"split": "test"}),
+        ("stb", {}, {"split": "test"}),
+        ("dexycb", {"subjects": (6, 7)}, {"split": "s1_test", "sequences": None}),
+    ],
+)
+def test_sets_with_photographs_and_depth_are_cropped_around_the_labelled_hand(
+    tmp_path, name, layout, options
+):
+    WRITERS[name](tmp_path, **layout)
+    data = open_dataset(name, tmp_path, image="depth", **options)
+    crops = DepthCrops(data, augment=False)
+    batch = crops.batch([0, len(data) - 1])
+    uvz = batch["uvz"].numpy()
+    middle = uvz.mean(axis=1)
+    np.testing.assert_allclose(middle, [[0.5, 0.5, 0.0]] * 2, atol=0.05)
+    assert ((uvz[..., :2] > 0) & (uvz[..., :2] < 1) & (np.abs(uvz[..., 2:]) < 1)).all()
+    for index, crop, joints in zip([0, len(data) - 1], batch["crops"], batch["joints_mm"], strict=True):
+        sample = data[index]
+        assert sample.depth_mm is not None
+        assert crop.mirrored == (sample.side == "left")
+        expected = sample.order.to_canonical(sample.joints_mm)
+        np.testing.assert_allclose(joints, expected[~np.isnan(expected[:, 0])], atol=1e-3)
+    with pytest.raises(ConfigError, match="nyu: holds depth frames, no photographs"):
+        open_dataset("nyu", tmp_path, image="colour")

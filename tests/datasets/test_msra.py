@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from damage import outcomes
@@ -136,6 +138,18 @@ def test_damaged_bins(whole, times):
 
     results = outcomes(data.depth_path(3), read, times)
     assert all(refused for kind, refused in results if kind == "cut")
+
+
+def test_a_reading_beyond_any_room_is_refused(whole):
+    data = open_dataset("msra", whole[0], "P5")
+    path = data.depth_path(3)
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[:24] + struct.pack("<f", 1e9) + content[28:])
+        with pytest.raises(FormatError, match=r"_depth\.bin: a reading of 1e\+09 mm; the frame is damaged"):
+            data[3]
+    finally:
+        path.write_bytes(content)
 
 
 def test_damaged_header(whole):

@@ -20,7 +20,7 @@ from jaxtyping import Float32
 from handgraph.camera import PinholeCamera
 from handgraph.datasets.centers import find_centers, mass_center, read_centers
 from handgraph.datasets.files import parse_floats, read_bytes, read_lines, read_packed_frame
-from handgraph.datasets.sample import Sample
+from handgraph.datasets.sample import FARTHEST_MM, Sample
 from handgraph.errors import ConfigError, FormatError, InputError
 from handgraph.skeleton import MSRA
 
@@ -128,6 +128,8 @@ class Msra:
         path, joints = self.depth_path(index), self._joints[index]
         shown = self._last_seen(path, int(self._frame_of[index]))
         depth = read_packed_frame(shown, SIZE)
+        if depth.max() > FARTHEST_MM:
+            raise FormatError(f"{shown}: a reading of {depth.max():.3g} mm; the frame is damaged")
         subject = self._sequences[self._sequence_of[index]].partition("/")[0]
         center = None if self._centers is None else self._centers[index]
         known = center is not None and bool(np.isfinite(center).all())
