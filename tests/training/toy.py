@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from handgraph.camera import Crop, PinholeCamera
 from handgraph.networks.batch_norm import BatchNorm2d
 from handgraph.schedule import Stage
 from handgraph.training.loop import train
 from handgraph.training.recipe import Recipe, build
 
 INPUT = "depth"
+CROP = Crop.window((0.0, 0.0, 9.0, 9.0), 9, PinholeCamera(9.0, 9.0, 4.0, 4.0))
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class ToyData:
             "image": image.astype(np.float32),
             "uvz": joints,
             "joints_mm": 100 * joints,
-            "crops": [None] * len(indices),
+            "crops": [CROP] * len(indices),
         }
 
 
