@@ -9,6 +9,8 @@ from handgraph.datasets import names
 from handgraph.datasets.layouts import WRITERS
 from handgraph.errors import ConfigError
 from handgraph.evaluation.crops import _unseen, crops_of
+from handgraph.evaluation.reproduce import Trial
+from handgraph.evaluation.tables import TABLES
 from handgraph.training.recipe import load_recipe
 
 SMALL = SimpleNamespace(input_size=64)
@@ -40,6 +42,13 @@ def test_the_shipped_recipe_says_how_to_cut_and_divide(tmp_path):
     assert notes == ["panoptic: as it was trained, margin=2.2"]
     other, notes = crops_of("panoptic:all", tmp_path, systems.rmgmn, SMALL, {})
     assert (other.margin, other.dataset.split, notes) == (1.5, "all", [])
+
+
+def test_a_papers_table_is_measured_as_its_recipe_was_trained(tmp_path):
+    WRITERS["panoptic"](tmp_path, samples=20, size=(640, 360))
+    trial = Trial(TABLES["agmn:4.1"], "paper", tmp_path / "out", "panoptic", str(tmp_path), 0)
+    crops = trial._opened(systems.agmn, SMALL)
+    assert (crops.margin, crops.dataset.split, len(crops)) == (2.2, "test", 3)
 
 
 def test_files_of_the_training_that_are_not_there_are_told(tmp_path):

@@ -38,11 +38,10 @@ def crops_of(
         raise ConfigError(f"--data {data}: expected synthetic[:test] or one of {', '.join(names())}")
     if root is None:
         raise ConfigError(f"--data {data}: give --root, the folder that holds the data set")
-    splits = names()[kind]
-    chosen = split or next((name for name in ("all", "test", "validation") if name in splits), splits[-1])
+    same = trained.get("name") == kind
+    chosen = split or _unseen(names()[kind], str(trained.get("split")) if same else "")
     options, notes = dict(trained.get("options") or {}), []
     reader = options.pop("reader", None) or {}
-    same = trained.get("name") == kind
     reader = dict(reader) if same else {}
     for key in _FILES:
         if key in reader and not Path(str(reader[key])).exists():
@@ -76,3 +75,12 @@ def crops_of(
         )
     kind_of_crops = ImageCrops if system.INPUT == "colour" else DepthCrops
     return kind_of_crops(dataset, seed, size=config.input_size, augment=False, **taken), notes
+
+
+def _unseen(splits: tuple[str, ...], trained: str) -> str:
+    """The split that nobody trained on: the test that belongs to the trained one, `s1_test` to `s1_train`."""
+    for name in (trained.replace("train", "test"), trained.removeprefix("not_")):
+        if name in splits and name != trained:
+            return name
+    order = ("test", "validation") if trained else ("all", "test", "validation")
+    return next((name for name in order if name in splits), splits[-1])

@@ -277,7 +277,7 @@ class Trial:
             if key not in self._answers:
                 self._answers |= self._of_people(row, metric, runs[-1], module, config)
             values = self._answers[key]
-            subjects = self._subjects(config.input_size)
+            subjects = self._subjects(config)
             people = subjects if len(values) == len(subjects) else None
         else:
             values, curve, beside = measure_samples(
@@ -297,8 +297,8 @@ class Trial:
         """The answers of an identity-aware mesh, by what was asked for: errors of images, or of people."""
         from handgraph.evaluation import personal
 
-        system, size = find_system("identity_mesh"), config.input_size
-        module, subjects = folded(module), self._subjects(size)
+        system = find_system("identity_mesh")
+        module, subjects = folded(module), self._subjects(config)
         enough = min(row.k, min(np.unique(subjects, return_counts=True)[1]))
 
         def said_by(own: Path) -> Any:
@@ -332,11 +332,11 @@ class Trial:
         )
         return {(*key, name): values for name, values in errors.items()}
 
-    def _subjects(self, size: int) -> np.ndarray:
+    def _subjects(self, config: Any) -> np.ndarray:
         """Whose hand each test image of an identity-aware mesh shows."""
         if self.scale != "paper":
-            return self._test_pictures(size, people=True).subjects
-        opened = self._opened()
+            return self._test_pictures(config.input_size, people=True).subjects
+        opened = self._opened(find_system("identity_mesh"), config).dataset
         return np.array([opened[index].subject for index in range(len(opened))])
 
     def _test_pictures(self, size: int, *, people: bool) -> Any:
@@ -345,19 +345,20 @@ class Trial:
             return self._drawn("test", size, scale.test, people=scale.people)
         return self._drawn("test", size, scale.test, other=self.table.moved)
 
-    def _opened(self) -> Any:
-        from handgraph.datasets import names, open_dataset
+    def _opened(self, system: Any, config: Any) -> Any:
+        """The crops of the data set's test samples, divided and cut as the paper's recipe says."""
+        from handgraph.evaluation.crops import crops_of
 
-        splits = names()[self.dataset]
-        return open_dataset(self.dataset, self.root or "", "test" if "test" in splits else splits[-1])
+        recipe = load_recipe(f"{system.__name__.rpartition('.')[2]}_{self.dataset}")
+        return crops_of(self.dataset, self.root, system, config, recipe.to_dict()["data"])[0]
 
     def _test_batches(self, system: Any, config: Any) -> Iterator[dict[str, Any]]:
         """Batches of the test samples, the same for every row."""
-        from handgraph.datasets import DepthCrops, ImageCrops
+        from handgraph.datasets import ImageCrops
 
         colour, size = system.INPUT == "colour", config.input_size
         if self.scale == "paper":
-            crops: Any = (ImageCrops if colour else DepthCrops)(self._opened(), size=size, augment=False)
+            crops: Any = self._opened(system, config)
         elif colour:
             pictures = self._test_pictures(size, people=system.__name__.endswith("identity_mesh"))
             crops = ImageCrops(pictures, size=size, margin=1.0, augment=False)
