@@ -37,9 +37,9 @@ def measure(estimate: Estimator, frame: Callable[[int], DepthFrame], count: int)
     looks: list[int] = []
     ask = estimate._at
 
-    def counted(depth_mm: Any, camera: Any, side: Any, candidates: Sequence[Any]) -> Any:
-        looks[-1] += len(candidates)
-        return ask(depth_mm, camera, side, candidates)
+    def counted(depth_mm: Any, camera: Any, side: Any, candidates: Sequence[Any], turns: int = 1) -> Any:
+        looks[-1] += len(candidates) * turns
+        return ask(depth_mm, camera, side, candidates, turns)
 
     estimate._at = counted  # type: ignore[method-assign]
     for index in range(count):

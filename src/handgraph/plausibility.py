@@ -64,12 +64,17 @@ def plausibility(hand: Hand, candidate: "Candidate", depth_mm: Float[np.ndarray,
     """The probability that the joints are those of a hand, and within 40 mm of the truth in the mean.
 
     `hand` has joints and the camera of the frame, `candidate` is the place of the finder's where it was seen.
-    What finder and network think of it enters as a prior: on synthetic frames that changes nothing, in real
-    ones it keeps back small, far things that resemble a hand.
     """
-    prior = 0.5 * float(np.log(0.05 + hand.score**6) + np.log(0.05 + candidate.score))
-    weighted = float(np.dot(_WEIGHTS, signs(hand, depth_mm, candidate.planes))) + prior + _BIAS
-    return float(1 / (1 + np.exp(-weighted)))
+    told = float(np.dot(_WEIGHTS, signs(hand, depth_mm, candidate.planes)))
+    return float(1 / (1 + np.exp(-(told + prior(hand, candidate) + _BIAS))))
+
+
+def prior(hand: Hand, candidate: "Candidate") -> float:
+    """What network and finder think of an answer, as a logarithm.
+
+    On synthetic frames it changes nothing, in real ones it keeps back small, far things that resemble a hand.
+    """
+    return 0.5 * float(np.log(0.05 + hand.score**6) + np.log(0.05 + candidate.score))
 
 
 def signs(hand: Hand, depth_mm: Float[np.ndarray, "h w"], planes: "Sequence[Plane]" = ()) -> Signs:
