@@ -204,6 +204,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--real", default=os.environ.get("HANDGRAPH_REAL"), help="folder of the real frames")
     parser.add_argument("--checkpoint", help="weights instead of the shipped ones")
+    parser.add_argument("--looks", type=int, default=1, help="at each centred hand, as predict --looks")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--pictures", type=Path, help="write the overlays to this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -211,6 +212,7 @@ def main() -> int:
     if not options.real:
         parser.error("give --real, or set HANDGRAPH_REAL to the folder of the real frames")
     estimate = load(checkpoint=options.checkpoint)
+    estimate.looks = options.looks
     table = {}
     for name in options.sets:
         frames = SETS[name](Path(options.real))

@@ -15,8 +15,8 @@ from handgraph.skeleton import JOINT_NAMES
 # A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of
 # what the pixels say: one half at the first number (mm), falling the faster around there the larger the
 # second. Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
-SPREAD_AT_HALF_MM = 37.9
-SPREAD_STEEPNESS = 2.76
+SPREAD_AT_HALF_MM = 39.4
+SPREAD_STEEPNESS = 2.52
 MOST_LOOKS = 4
 """A crop has so many quarter turns."""
 
