@@ -56,8 +56,8 @@ class Signs(NamedTuple):
 _WEIGHTS = Signs(-7.04, 1.57, 1.35, -1.76, -11.46, -8.63)
 """Logistic regression over the 1,307 answers at all places in 380 whole synthetic frames, two thirds of them
 hands over tables (validation, seeds 4 and 5; `tools/fit_plausibility.py`). Cross-validated it finds the hand
-(within 60 mm) in 91.2 % of these, where the best answer of each frame would give 96.4 %, and in 98.4 of 99.2 %
-of the others."""
+(within 60 mm) in 91.2 % of these, where the best answer of each frame would give 96.4 %, and in 98.4 of 99.2
+% of the others."""
 _BIAS = 2.9
 
 
