@@ -6,18 +6,20 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """`--json` for one JSON document on stdout, `--repeats` to measure longer or shorter."""
+def arguments(description: str, parts: Sequence[str] = ()) -> argparse.Namespace:
+    """`--json` for one JSON document on stdout, `--repeats` for a longer or shorter run, `--only` for a part."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--repeats", type=float, default=1.0, help="factor on the number of repeats")
+    if parts:
+        parser.add_argument("--only", choices=parts, help="this part alone")
     return parser.parse_args()
 
 

@@ -1,6 +1,7 @@
 """The graph operators of SIA-GCN, AGMN and R-MGMN at their papers' sizes: Fourier transforms against direct.
 
     OMP_NUM_THREADS=2 python benchmarks/graph_operators.py --json
+    OMP_NUM_THREADS=2 python benchmarks/graph_operators.py --only belief_propagation
 
 Maps of 46 × 46 and kernels of 45 × 45 over the hand's tree, batches of 1 and 8, forward and forward with
 backward, milliseconds a batch. `edge_convolution` is one layer of 61 edges; in the forward pass its kernels'
@@ -35,7 +36,8 @@ HAND = Tree(skeleton.PARENTS)
 
 
 def main() -> None:
-    options = arguments(__doc__ or "")
+    operators = {"edge_convolution": edges, "belief_propagation": beliefs}
+    options = arguments(__doc__ or "", tuple(operators))
     torch.manual_seed(0)
     # A network has run before such an inference, and the C library keeps the memory that it gave back. Where
     # nothing large was ever freed, it returns a few hundred kilobytes to the system again and again.
@@ -46,7 +48,9 @@ def main() -> None:
         "repeats": max(3, round(REPEATS * options.repeats)),
         "rows": [],
     }
-    for operator, measure in (("edge_convolution", edges), ("belief_propagation", beliefs)):
+    for operator, measure in operators.items():
+        if options.only not in (None, operator):
+            continue
         document[operator] = {}
         for batch in BATCHES:
             document[operator][f"batch_{batch}"] = measured = measure(batch, document["repeats"])
