@@ -14,7 +14,7 @@ import torch
 
 
 def arguments(description: str, parts: Sequence[str] = ()) -> argparse.Namespace:
-    """`--json` for one JSON document on stdout, `--repeats` for a longer or shorter run, `--only` for a part."""
+    """`--json` for one JSON document on stdout, `--repeats` to measure longer, `--only` for a part."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--repeats", type=float, default=1.0, help="factor on the number of repeats")
