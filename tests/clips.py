@@ -89,7 +89,7 @@ class DepthSquares(SquareEstimator):
 
     input = "depth"
 
-    def __call__(self, image, camera=None, box=None, side="right", most=1) -> list[Hand]:
+    def __call__(self, image, camera=None, box=None, side="right", most=1, subject=None) -> list[Hand]:
         self.before(self.calls)
         self.calls += 1
         self.boxes.append(box)

@@ -14,6 +14,7 @@ import torch
 
 from handgraph import cli, estimator, predicting
 from handgraph.errors import FormatError, InputError
+from handgraph.estimator import weights_path
 from handgraph.formats import read_json
 from handgraph.images import NYU_CAMERA, read_image
 from handgraph.skeleton import JOINT_NAMES
@@ -325,6 +326,17 @@ def test_evaluate_on_synthetic_hands(capfd: pytest.CaptureFixture[str], weights:
         assert message in err
 
 
+@pytest.mark.skipif(not weights_path("jgr_p2o").is_file(), reason="no shipped weights in this checkout")
+def test_evaluate_measures_what_predict_answers_unless_told_not_to(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    told = ["evaluate", "--data", "synthetic:test", "--samples", "64"]
+    laid, seen = (json.loads(run(capfd, *told, *option, "--json")[1]) for option in ([], ["--no-optimise"]))
+    assert (laid["optimised"], seen["optimised"]) == (True, False)
+    assert laid["mpjpe_mm"] < 0.9 * seen["mpjpe_mm"]
+    assert "jgr_p2o, laid on the surface, on synthetic:test" in run(capfd, *told)[1]
+
+
 def test_synthesized_frames_are_predicted_with_their_own_camera(
     capfd: pytest.CaptureFixture[str], weights: str, tmp_path: Path
 ) -> None:
@@ -480,10 +492,13 @@ def test_a_damaged_subject_file_is_refused(tmp_path, capsys):
             ["export", "--model", "nobody", "--out", "x.onnx"],
             "unknown system 'nobody', expected one of",
         ),
-        (["predict", "frame.png", "--optimise"], "--optimise: jgr_p2o sees depth"),
         (["predict", "frame.png", "--looks", "5"], "looks is 5, expected 1 to 4"),
         (["predict", "photo.jpg", "--looks", "9"], "looks is 9, expected 1 to 5"),
         (["evaluate", "--looks", "5", "--samples", "2"], "looks is 5, expected 1 to 4"),
+        (
+            ["evaluate", "--model", "graph_refine", "--optimise"],
+            "optimise: graph_refine lays no 3D hand on what",
+        ),
         (
             ["evaluate", "--model", "siapose", "--looks", "2"],
             "--looks: siapose's crops are looked at once here",
@@ -498,8 +513,8 @@ def test_a_damaged_subject_file_is_refused(tmp_path, capsys):
         ),
         (["predict", "frame.png", "--explain"], "--explain: draws the classes and relations of hybrid_gcn"),
         (
-            ["predict", "frame.png", "--subject", "SUBJECT"],
-            "--subject: jgr_p2o measures the hand itself",
+            ["predict", "frame.png", "--subject", "SUBJECT", "--no-optimise"],
+            "--subject: jgr_p2o measures the hand itself; give --mesh or --optimise to use its shape",
         ),
     ],
 )

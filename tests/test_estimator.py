@@ -15,7 +15,11 @@ from handgraph.answering import TorchNetwork
 from handgraph.decoding import jgr_p2o as decoding
 from handgraph.estimator import Estimator, load, weights_path
 from handgraph.hand import CAMERA_FRAME, Side
+from handgraph.hand_model import load_open_hand
 from handgraph.localize import Candidate
+from handgraph.meshes import with_mesh
+from handgraph.subject import personalize
+from handgraph.synthetic.depth import DepthSynthesizer
 from handgraph.systems import jgr_p2o
 from handgraph.training.checkpoint import save_weights
 
@@ -300,8 +304,6 @@ def test_a_network_of_other_joints_is_refused() -> None:
 
 @pytest.mark.skipif(not weights_path("jgr_p2o").is_file(), reason="no shipped weights in this checkout")
 def test_shipped_weights_find_synthetic_hands() -> None:
-    from handgraph.synthetic import DepthSynthesizer
-
     estimate, synthesizer = load("jgr_p2o"), DepthSynthesizer(21, "test")
     errors = []
     for index in range(12):
@@ -311,6 +313,67 @@ def test_shipped_weights_find_synthetic_hands() -> None:
             errors.append(np.linalg.norm(found[0].joints_mm - scene.joints_mm, axis=1).mean())
     assert len(errors) >= 6
     assert np.median(errors) < 25
+
+
+@pytest.fixture
+def certain(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An estimator that sees the joints of one synthetic frame, some millimetres off, and that frame."""
+    scene = DepthSynthesizer(9, "test").frame(4)
+    joints = scene.joints_mm + np.random.default_rng(0).normal(0, 4, (21, 3))
+    made = Estimator(TorchNetwork(CONFIG.build(), "jgr_p2o", CONFIG))
+    made.least_score = 0.0
+
+    def says(self: Estimator, depth_mm: Any, camera: Any, side: Side, candidates: Any, looks: int = 1) -> Any:
+        seen = joints * [-1, 1, 1] if side == "left" else joints
+        cubes = [hg.Crop.cube(seen.mean(0), 250.0, camera, 96, mirrored=side == "left")] * len(candidates)
+        uvz = np.stack([cube.uvz_from_xyz(seen) for cube in cubes])
+        return decoding.hands(decoding.Answer(uvz, np.full(uvz.shape[:2], 0.05)), cubes)
+
+    monkeypatch.setattr(Estimator, "_at", says)
+    return made, scene, joints
+
+
+def test_a_laid_hand_has_joints_pose_and_shape_of_the_hand_model(certain: Any) -> None:
+    estimate, scene, joints = certain
+    assert not estimate.optimise, "weights that say nothing of their training are not laid"
+    plain = only(estimate(scene.depth_mm, camera=scene.camera))
+    np.testing.assert_allclose(plain.joints_mm, joints, atol=0.01)
+    assert plain.pose is None
+    estimate.optimise = True
+    laid = only(estimate(scene.depth_mm, camera=scene.camera))
+    off = [np.linalg.norm(hand.joints_mm - scene.joints_mm, axis=1).mean() for hand in (laid, plain)]
+    assert off[0] < 0.8 * off[1]
+    np.testing.assert_allclose(scene.camera.uvd_from_xyz(laid.joints_mm)[:, :2], laid.keypoints_px, atol=1e-3)
+    np.testing.assert_allclose(laid.box_px[:2], laid.keypoints_px.min(axis=0), atol=1e-3)
+    assert laid.score == plain.score
+    mesh = with_mesh(laid)
+    assert mesh.vertices_mm is not None
+    tips = mesh.vertices_mm[load_open_hand().tip_vertices]
+    np.testing.assert_allclose(tips, laid.joints_mm[[4, 8, 12, 16, 20]], atol=1e-3)
+
+
+def test_a_laid_left_hand_is_the_mirror_image(certain: Any) -> None:
+    estimate, scene, _ = certain
+    estimate.optimise = True
+    right = only(estimate(scene.depth_mm, camera=scene.camera))
+    camera = hg.PinholeCamera(
+        scene.camera.fx, scene.camera.fy, scene.depth_mm.shape[1] - 1 - scene.camera.cx, scene.camera.cy
+    )
+    left = only(estimate(np.ascontiguousarray(scene.depth_mm[:, ::-1]), camera=camera, side="left"))
+    assert left.side == "left"
+    np.testing.assert_allclose(left.joints_mm * [-1, 1, 1], right.joints_mm, atol=0.5)
+    both = [with_mesh(hand).vertices_mm for hand in (left, right)]
+    np.testing.assert_allclose(both[0] * [-1, 1, 1], both[1], atol=0.6)
+
+
+def test_a_laid_hand_keeps_the_shape_of_its_subject(certain: Any, tmp_path: Path) -> None:
+    estimate, scene, _ = certain
+    estimate.optimise = True
+    hand = only(estimate(scene.depth_mm, camera=scene.camera))
+    subject = personalize([hand], ["frame.png"], "jgr_p2o")
+    known = only(estimate(scene.depth_mm, camera=scene.camera, subject=subject))
+    np.testing.assert_allclose(known.shape, subject.shape, atol=1e-6)
+    assert np.abs(known.shape - hand.shape).max() > 0.01
 
 
 def test_several_hands_are_distinct_and_no_more_than_asked_for(

@@ -153,6 +153,10 @@ def test_a_mesh_is_fitted_to_joints(side: str) -> None:
     assert error.mean() < 3
     # Faces look outwards for both sides.
     assert trimesh.Trimesh(hand.vertices_mm, hand_faces(hand), process=False).volume > 0
+    # Who has pose and shape needs no fit.
+    again = with_mesh(replace(hand, vertices_mm=None))
+    np.testing.assert_allclose(again.vertices_mm, hand.vertices_mm, atol=1e-3)
+    assert again.pose is hand.pose
     # A person's shape is kept as given.
     known = with_mesh(replace(hand, vertices_mm=None), shape=np.full(10, 0.5))
     np.testing.assert_allclose(known.shape, 0.5, atol=1e-6)

@@ -139,7 +139,10 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
     module, name, config, meta = load_system(path)
     module, system = folded(module), find_system(name)
     data, count = _evaluation_data(args, system, config, meta)
-    measures = Measures(system, args.optimise)
+    optimise = args.optimise
+    if optimise is None and hasattr(system, "lays"):
+        optimise = system.lays(config, meta) or None  # as `predict` answers
+    measures = Measures(system, optimise)
     if args.looks > 1 and not hasattr(system, "looked_at"):
         raise ConfigError(f"--looks: {name}'s crops are looked at once here; predict --looks turns photos")
     for start in progress(range(0, count, EVALUATION_BATCH), "evaluate"):
@@ -151,6 +154,8 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
                 output = module(*inputs(system, batch))
         measures.update(output, batch)
     result = {"model": name, "data": args.data, **measures.compute()}
+    if hasattr(system, "lays"):
+        result["optimised"] = bool(optimise)
     figures = []
     if "mpjpe_mm" in result:
         low, high = result["mpjpe_mm_interval95"]
@@ -169,7 +174,8 @@ def run_evaluate(args: argparse.Namespace) -> Answer:
             f"{result['epe_px']:.2f} px mean error, {result['relative_error']:.1%} of the hand's box; "
             f"{result['pck']['0.2']:.1%} of the keypoints within a fifth of it"
         )
-    return Answer(result, f"{name} on {args.data}: {'; '.join(figures)}, n = {result['n']}")
+    laid = ", laid on the surface," if result.get("optimised") else ""
+    return Answer(result, f"{name}{laid} on {args.data}: {'; '.join(figures)}, n = {result['n']}")
 
 
 def _evaluation_data(
@@ -699,7 +705,8 @@ def _optimise_option(parser: argparse.ArgumentParser) -> None:
         "--optimise",
         action=argparse.BooleanOptionalAction,
         help="lay the 3D hand on its 2D keypoints, where there is a camera (identity_mesh: unless told not "
-        "to; hybrid_gcn: only if told)",
+        "to; hybrid_gcn: only if told), or the hand model on the surface in a depth frame (jgr_p2o: unless "
+        "told not to, with weights trained on synthetic depth)",
     )
 
 

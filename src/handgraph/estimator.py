@@ -4,7 +4,7 @@ This file holds the one for depth, `handgraph.colour` that for photographs. Neit
 runs the network does (`handgraph.runtime`).
 
 frame → candidates (`localize`) → `Crop` → network → `decoding`, and once more with the crop moved to the hand
-→ the most plausible `Hand`.
+→ the most plausible `Hand` → laid on the surface that the frame shows.
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ from handgraph.skeleton import BONES
 
 if TYPE_CHECKING:
     from handgraph.localize import Candidate
+    from handgraph.subject import Subject
 
 Box = tuple[float, float, float, float]
 
@@ -43,6 +44,8 @@ SECOND_LOOKS = 3
 """Of the places looked at further, those that get a second look, for every hand that there may be."""
 LEAST_SCORE = 0.5
 """Below this score there is no hand."""
+LAID_CUBE_MM = 250.0
+"""Around a hand that is laid on the surface."""
 LEAST_PLAUSIBILITY = 0.1
 """A hand that nobody has pointed out must be at least so plausible. Of 389 synthetic frames (validation, with
 those that hardly show the hand) 352 are answered within 60 mm of the hand and 20 wrongly; without this 356
@@ -131,6 +134,8 @@ class Estimator:
     least_score          a hand with a lower score is not reported; may be set
     looks                how often a hand is looked at once it is centred, 1 to 4, each time a quarter turn
                          further; the answers are averaged. More are surer and slower; may be set
+    optimise             whether the hand model is laid on the surface that the frame shows, which gives the
+                         hand pose and shape; True where the weights know the open hand's joints; may be set
     """
 
     def __init__(self, network: Network) -> None:
@@ -144,6 +149,7 @@ class Estimator:
         self._network = network
         self._decoder = decoder(self.name)
         self._looks = 1
+        self.optimise: bool = self._decoder.lays(self.config, self.meta)
 
     @property
     def looks(self) -> int:
@@ -164,6 +170,7 @@ class Estimator:
         box: Box | None = ...,
         side: Side = ...,
         most: int = ...,
+        subject: "Subject | None" = ...,
     ) -> list[Hand]: ...
 
     @overload
@@ -174,6 +181,7 @@ class Estimator:
         box: Box | None = ...,
         side: Side = ...,
         most: int = ...,
+        subject: "Subject | None" = ...,
     ) -> list[list[Hand]]: ...
 
     def __call__(
@@ -183,6 +191,7 @@ class Estimator:
         box: Box | None = None,
         side: Side = "right",
         most: int = 1,
+        subject: "Subject | None" = None,
     ) -> list[Hand] | list[list[Hand]]:
         """The most convincing hands in a frame (H, W) of millimetres; an empty list where there is none.
 
@@ -191,6 +200,7 @@ class Estimator:
         box        x, y, w, h in pixels, to look for the hand only there
         side       a depth frame does not say which hand it shows: say "left" for a left one
         most       how many hands there may be; with more than one the surest comes first
+        subject    whose hand it is: the shape that a laid hand keeps (see `optimise`)
 
         Raises FormatError for an array that is no depth frame, InputError for a box outside it.
         """
@@ -199,9 +209,9 @@ class Estimator:
         if most < 1:
             raise InputError(f"most is {most}, expected how many hands there may be, at least 1")
         if isinstance(depth_mm, np.ndarray):
-            return self._hands(checked_depth(depth_mm, "depth frame"), camera, box, side, most)
+            return self._hands(checked_depth(depth_mm, "depth frame"), camera, box, side, most, subject)
         return [
-            self._hands(checked_depth(frame, f"depth frame {index}"), camera, box, side, most)
+            self._hands(checked_depth(frame, f"depth frame {index}"), camera, box, side, most, subject)
             for index, frame in enumerate(depth_mm)
         ]
 
@@ -212,6 +222,7 @@ class Estimator:
         box: Box | None,
         side: Side,
         most: int,
+        subject: "Subject | None",
     ) -> list[Hand]:
         height, width = depth_mm.shape
         known = camera or assumed_camera(width, height)
@@ -236,6 +247,8 @@ class Estimator:
                 continue
             if all(_apart_mm(hand, other) > APART_MM for other in kept):
                 kept.append(hand)
+        if kept and self.optimise:
+            kept = self._laid(depth_mm, known, kept, subject)
         return [hand if camera else replace(hand, frame=hand.frame + ASSUMED_CAMERA) for hand in kept]
 
     def _twice(
@@ -280,6 +293,38 @@ class Estimator:
         answer = self._decoder.together(self._network(np.concatenate(turned)), looks)
         hands: list[Hand] = self._decoder.hands(answer, crops)
         return hands
+
+    def _laid(
+        self,
+        depth_mm: Float[np.ndarray, "h w"],
+        camera: PinholeCamera,
+        hands: Sequence[Hand],
+        subject: "Subject | None",
+    ) -> list[Hand]:
+        """The hands with joints, pose and shape of the hand model laid on the surface around them."""
+        joints = np.stack([np.asarray(hand.joints_mm, np.float64) for hand in hands])
+        crops = [
+            Crop.cube(center, LAID_CUBE_MM, camera, self.config.input_size, mirrored=hand.side == "left")
+            for hand, center in zip(hands, joints.mean(axis=1), strict=True)
+        ]
+        images = np.stack([crop.apply_depth(depth_mm) for crop in crops])
+        spread_mm = self._decoder.spread_of(np.stack([np.asarray(hand.confidence) for hand in hands]))
+        fit = self._decoder.laid(joints, spread_mm, crops, images, subject and subject.shape)
+        moved = []
+        for index, hand in enumerate(hands):
+            keypoints_px = camera.uvd_from_xyz(fit.joints_mm[index])[:, :2]
+            corner, far = keypoints_px.min(axis=0), keypoints_px.max(axis=0)
+            moved.append(
+                replace(
+                    hand,
+                    keypoints_px=keypoints_px,
+                    box_px=np.concatenate([corner, far - corner]),
+                    joints_mm=fit.joints_mm[index],
+                    pose=fit.pose[index],
+                    shape=fit.shape[index],
+                )
+            )
+        return moved
 
 
 def _bone_length_mm(hand: Hand) -> float:

@@ -17,7 +17,7 @@ from handgraph.files import atomic_write
 from handgraph.hand import RELATIVE_FRAME, Hand, Side
 from handgraph.hand_model import HandLayer
 from handgraph.hand_model.files import HandModel, load_open_hand
-from handgraph.hand_model.fitting import fit, vertices_mm
+from handgraph.hand_model.fitting import fit, posed_vertices_mm, vertices_mm
 
 SUFFIXES = (".obj", ".ply", ".glb", ".gltf")
 """OBJ and PLY in millimetres, as `Hand` has them; glTF in metres with y up and z towards the viewer."""
@@ -96,15 +96,22 @@ def write_mesh(path: str | Path, hands: Sequence[Hand], model: HandModel | None 
 def with_mesh(hand: Hand, layer: HandLayer | None = None, shape: np.ndarray | None = None) -> Hand:
     """The hand with the mesh, pose and shape that put the hand model's joints on its own.
 
-    A hand that has a mesh is returned as it is. `layer` is a right hand, the open hand by default; `shape` is
-    the person's, else it is fitted too, held near the mean hand. Raises InputError for a hand without joints
-    in millimetres.
+    A hand that has a mesh is returned as it is, one that has pose and shape gets theirs. `layer` is a right
+    hand, the open hand by default; `shape` is the person's, else it is fitted too, held near the mean hand.
+    Raises InputError for a hand without joints in millimetres.
     """
     if hand.vertices_mm is not None:
         return hand
     if hand.joints_mm is None or hand.frame.startswith(RELATIVE_FRAME):
         raise InputError("a mesh needs joints in millimetres, which this hand does not have")
     layer = layer or HandLayer()
+    if (
+        hand.pose is not None
+        and hand.shape is not None
+        and (shape is None or np.allclose(shape, hand.shape, atol=1e-4))
+    ):
+        skin = posed_vertices_mm(layer, hand.pose, hand.shape, hand.joints_mm, hand.side)
+        return replace(hand, vertices_mm=skin)
     fitted = fit(
         layer,
         joints_mm=hand.joints_mm[None],

@@ -122,11 +122,8 @@ class _Job:
             name = default_model(first.files[0]) if isinstance(first, Pictures) else DEFAULT_COLOUR
         self.estimate: Any = load(name, checkpoint=args.checkpoint, runtime=args.runtime)
         if args.optimise is not None:
-            if not isinstance(self.estimate, ColourEstimator):
-                raise ConfigError(
-                    f"--optimise: {self.estimate.name} sees depth and lays nothing on keypoints"
-                )
-            if args.optimise and self.camera is None:
+            colour = isinstance(self.estimate, ColourEstimator)
+            if colour and args.optimise and self.camera is None:
                 raise ConfigError("--optimise: lays the 3D hand on its 2D keypoints, give --camera")
             self.estimate.optimise = args.optimise
         if args.looks != 1:
@@ -143,9 +140,10 @@ class _Job:
             )
         if args.explain and self.out is None:
             raise ConfigError("--explain: draws pictures, give --out, the folder to write them to")
-        if self.person and not args.mesh and self.estimate.input == "depth":
+        if self.person and self.estimate.input == "depth" and not (args.mesh or self.estimate.optimise):
             raise ConfigError(
-                f"--subject: {self.estimate.name} measures the hand itself; give --mesh to use its shape"
+                f"--subject: {self.estimate.name} measures the hand itself; give --mesh or --optimise to "
+                "use its shape"
             )
 
     def read(self, file: str) -> tuple["Frame", PinholeCamera | None]:
@@ -168,7 +166,9 @@ class _Job:
             return list(hands)[: self.args.hands]
         # A depth frame does not say which hand it shows.
         most = self.args.hands or 1
-        return list(self.estimate(frame, camera=camera, box=box, side=side or "right", most=most))
+        return list(
+            self.estimate(frame, camera=camera, box=box, side=side or "right", most=most, subject=self.person)
+        )
 
     def with_mesh(self, hands: Sequence[Hand]) -> list[Hand]:
         """With the hand model fitted to the joints, where that is asked for."""

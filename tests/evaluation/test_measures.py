@@ -106,6 +106,20 @@ def test_the_size_by_all_bones_is_a_figure_of_its_own_beside_the_one_bones():
     assert low <= expected <= high
 
 
+def test_laying_on_a_surface_is_given_the_images_it_lies_on():
+    joints = np.random.default_rng(1).normal(0, 30, (2, 21, 3)) + FAR
+    image = np.zeros((2, 1, 8, 8))
+
+    def joints_mm(output, crops, images=None, *, optimise=False):
+        assert (images is image) == optimise
+        return joints + (1.0 if optimise else 2.0)
+
+    for option, error in ((None, 2.0), (True, 1.0)):
+        measures = Measures(made(joints_mm=joints_mm), option)
+        measures.update(None, {"joints_mm": joints, "crops": [CROP] * 2, "image": image})
+        assert measures.compute()["mpjpe_mm"] == pytest.approx(error * np.sqrt(3))
+
+
 def test_laying_3d_on_keypoints_is_passed_on_and_refused_where_there_is_none():
     joints = np.random.default_rng(1).normal(0, 30, (2, 21, 3)) + FAR
     asked = []
@@ -119,8 +133,10 @@ def test_laying_3d_on_keypoints_is_passed_on_and_refused_where_there_is_none():
             None, {"joints_mm": joints, "crops": [CROP] * 2}
         )
     assert asked == [False, True, False]
-    with pytest.raises(ConfigError, match="optimise: made lays no 3D on 2D keypoints"):
+    with pytest.raises(ConfigError, match="optimise: made lays no 3D hand on what it sees"):
         Measures(made(relative_mm=lambda output, crops, scale: joints), optimise=True)
+    with pytest.raises(ConfigError, match="optimise: made"):
+        Measures(made(joints_mm=lambda output, crops: joints), optimise=True)
     with pytest.raises(ConfigError, match="optimise: made"):
         Measures(made(keypoints_px=lambda output, crops: joints[..., :2]), optimise=False)
 

@@ -1,7 +1,11 @@
-"""JGR-P2O's answer → `Hand`s: joints in a depth cube, and how well the pixels agree about them."""
+"""JGR-P2O's answer → `Hand`s: joints in a depth cube, and how well the pixels agree about them.
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+With `laid` the hand model lies on the surface that the crop shows, begun at these joints. That is ours, not
+the paper's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,11 +16,18 @@ from handgraph.hand import Hand
 from handgraph.shapes import Float
 from handgraph.skeleton import JOINT_NAMES
 
+if TYPE_CHECKING:
+    from handgraph.hand_model.fitting import Fit
+
 # A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of
 # what the pixels say: one half at the first number (mm), falling the faster around there the larger the
 # second. Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
 SPREAD_AT_HALF_MM = 39.4
 SPREAD_STEEPNESS = 2.52
+# How much a joint weighs where the hand is laid on the surface falls with the square of that spread: 1 at the
+# first number, no more than at the second.
+SPREAD_OF_WEIGHT_1_MM = 20.0
+LEAST_SPREAD_MM = 5.0
 MOST_LOOKS = 4
 """A crop has so many quarter turns."""
 
@@ -58,6 +69,50 @@ def spread_mm(spread: Float[Any, "b n"], cube_mm: Float[np.ndarray, " b"]) -> Fl
     return array(spread) * cube_mm[:, None]
 
 
+def confidences(spread_mm: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """The probability that a joint is within 20 mm of the truth, from its spread."""
+    return 1 / (1 + (spread_mm / SPREAD_AT_HALF_MM) ** SPREAD_STEEPNESS)
+
+
+def spread_of(confidence: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """The inverse of `confidences`, mm."""
+    sure = np.clip(array(confidence), 1e-9, 1 - 1e-9)
+    return SPREAD_AT_HALF_MM * (1 / sure - 1) ** (1 / SPREAD_STEEPNESS)
+
+
+def lays(config: Any, meta: Mapping[str, Any]) -> bool:
+    """Whether answers of these weights are laid on the surface unless somebody says otherwise.
+
+    So it is where the network has learnt the open hand's joints, by synthetic images: other data sets' joints
+    lie elsewhere in the hand, and laid ones would no longer be theirs.
+    """
+    data = (meta.get("recipe") or {}).get("data") or {}
+    return bool(config.joints == len(JOINT_NAMES) and data.get("name") == "synthetic_depth")
+
+
+def laid(
+    joints_mm: Float[Any, "b n 3"],
+    spread_mm: Float[np.ndarray, "b n"],
+    crops: Sequence[Crop],
+    images: Float[Any, "b s s"],
+    shape: Float[np.ndarray, " 10"] | None = None,
+) -> "Fit":
+    """The open hand laid on what the crops show, begun at the joints; the surer one is the more it holds.
+
+    `shape` is the person's, else it is fitted too. Raises ConfigError for a network of 14 or 16 joints.
+    """
+    if joints_mm.shape[1] != len(JOINT_NAMES):
+        raise ConfigError(
+            f"optimise: the hand model has 21 joints but this network predicts {joints_mm.shape[1]}"
+        )
+    # Compiled, and slow to import: only where it is asked for.
+    from handgraph.decoding.hand_models import open_hand
+    from handgraph.hand_model.surface import fit_surface
+
+    weights = (SPREAD_OF_WEIGHT_1_MM / np.maximum(spread_mm, LEAST_SPREAD_MM)) ** 2
+    return fit_surface(open_hand(), images, crops, joints_mm, weights=weights, shape=shape)
+
+
 def hands(answer: Answer, crops: Sequence[Crop]) -> list[Hand]:
     """One `Hand` for each crop; for the canonical 21 joints only (`joints_mm` serves any number of them).
 
@@ -68,9 +123,9 @@ def hands(answer: Answer, crops: Sequence[Crop]) -> list[Hand]:
     if joints != len(JOINT_NAMES):
         raise ConfigError(f"a hand has 21 joints but this network predicts {joints}: use joints_mm instead")
     cube_mm = np.array([crop.cube_mm for crop in crops], dtype=np.float64)
-    confidences = 1 / (1 + (spread_mm(answer.spread, cube_mm) / SPREAD_AT_HALF_MM) ** SPREAD_STEEPNESS)
+    sure = confidences(spread_mm(answer.spread, cube_mm))
     found = []
-    for crop, xyz_mm, confidence in zip(crops, joints_mm(answer.uvz, crops), confidences, strict=True):
+    for crop, xyz_mm, confidence in zip(crops, joints_mm(answer.uvz, crops), sure, strict=True):
         assert crop.camera is not None  # joints_mm has refused a crop without a camera
         keypoints_px = crop.camera.uvd_from_xyz(xyz_mm)[:, :2]
         corner, far = keypoints_px.min(axis=0), keypoints_px.max(axis=0)

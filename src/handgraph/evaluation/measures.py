@@ -32,8 +32,8 @@ class Measures:
     lengths of all bones, by `unit_mm`. One with `keypoints_px(output, crops)` is measured in the image, in
     pixels and as a part of the longer side of the true keypoints' box.
 
-    `optimise` says whether 3D is laid on the 2D keypoints, by systems that can; None is what is theirs.
-    Raises ConfigError for another system.
+    `optimise` says whether 3D is laid on the 2D keypoints, or on a depth crop's surface, by systems that can;
+    None is what is their paper's. Raises ConfigError for another system.
     """
 
     def __init__(self, system: ModuleType, optimise: bool | None = None) -> None:
@@ -41,9 +41,11 @@ class Measures:
         self.joints, self.pixels = JointErrors(), PixelErrors()
         self.all_bones = JointErrors()
         self.options = {} if optimise is None else {"optimise": optimise}
-        relative = getattr(system, "relative_mm", None)
-        if self.options and (relative is None or "optimise" not in signature(relative).parameters):
-            raise ConfigError(f"optimise: {system.__name__.rpartition('.')[2]} lays no 3D on 2D keypoints")
+        answer = getattr(system, "relative_mm", None) or getattr(system, "joints_mm", None)
+        if self.options and (answer is None or "optimise" not in signature(answer).parameters):
+            raise ConfigError(
+                f"optimise: {system.__name__.rpartition('.')[2]} lays no 3D hand on what it sees"
+            )
         self.root_relative = not hasattr(system, "joints_mm")
 
     def __len__(self) -> int:
@@ -61,7 +63,9 @@ class Measures:
             usable = np.isfinite(true_mm).all(axis=2).any(axis=1) & seen
             if usable.any():
                 placed = [crop if crop.camera else replace(crop, camera=_ANY) for crop in crops]
-                self.joints.update(system.joints_mm(output, placed)[usable], true_mm[usable])
+                images = (batch["image"],) if self.options else ()
+                seen_mm = system.joints_mm(output, placed, *images, **self.options)
+                self.joints.update(seen_mm[usable], true_mm[usable])
         elif true_mm is not None and hasattr(system, "relative_mm"):
             true_mm = true_mm - true_mm[:, :1]
             scale_mm = None

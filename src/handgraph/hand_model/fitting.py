@@ -180,6 +180,22 @@ def vertices_mm(layer: "HandLayer | HandModel", fitted: Fit) -> Float[np.ndarray
     return _mirrored_points(_skinned(model, rotations, translation, fitted.shape), mirrored)
 
 
+def posed_vertices_mm(
+    layer: "HandLayer | HandModel",
+    pose: Float[np.ndarray, " 48"],
+    shape: Float[np.ndarray, " 10"],
+    joints_mm: Float[np.ndarray, "21 3"],
+    side: Side,
+) -> Float[np.ndarray, "v 3"]:
+    """The mesh of one hand as a `Hand` says it: pose and shape as `Fit` has them, placed by its joints."""
+    model, mirrored = _model(layer), np.array([side != layer.side])
+    rotations = _matrices(layer, _mirrored_pose(_numpy(pose)[None], mirrored))
+    shapes, joints = _numpy(shape)[None], _mirrored_points(_numpy(joints_mm)[None], mirrored)
+    still = _joints(_rig(model), rotations, np.zeros((1, 3)), shapes)[:, MANO.gather]
+    there = (joints - still).mean(axis=1)
+    return np.asarray(_mirrored_points(_skinned(model, rotations, there, shapes), mirrored)[0])
+
+
 def _skinned(
     model: HandModel, rotations: np.ndarray, translation: np.ndarray, shape: np.ndarray
 ) -> Float[np.ndarray, "b v 3"]:
@@ -501,6 +517,21 @@ def _threads() -> int:
     return int(torch.get_num_threads()) if torch is not None else os.cpu_count() or 1
 
 
+def _in_threads(compiled: Any, n: int, *arguments: Any) -> None:
+    """`compiled(begin, end, *arguments)` over n hands, in shares."""
+    threads = min(_threads(), n // _FEWEST)
+    if threads <= 1:
+        compiled(0, n, *arguments)
+        return
+    bounds = [n * i // threads for i in range(threads + 1)]
+    with ThreadPoolExecutor(threads - 1) as pool:
+        shares = [pool.submit(compiled, a, b, *arguments) for a, b in itertools.pairwise(bounds[1:])]
+        # The first share is this thread's own: starting one thread less halves the time of 64 hands.
+        compiled(0, bounds[1], *arguments)
+        for share in shares:
+            share.result()
+
+
 class _Solver:
     """The compiled loops bound to one problem."""
 
@@ -516,17 +547,7 @@ class _Solver:
             state.rotations, state.translation, state.shape, state.reference, np.array(stages),
             self.options, self.iterations, state.energy, state.iterations,
         )  # fmt: skip
-        threads = min(_threads(), n // _FEWEST)
-        if threads <= 1:
-            _fit(0, n, *arguments)
-            return
-        bounds = [n * i // threads for i in range(threads + 1)]
-        with ThreadPoolExecutor(threads - 1) as pool:
-            shares = [pool.submit(_fit, a, b, *arguments) for a, b in itertools.pairwise(bounds[1:])]
-            # The first share is this thread's own: starting one thread less halves the time of 64 hands.
-            _fit(0, bounds[1], *arguments)
-            for share in shares:
-                share.result()
+        _in_threads(_fit, n, *arguments)
 
     def joints(self, state: _State) -> Float[np.ndarray, "b 21 3"]:
         """Canonical joints of the hands as they stand."""

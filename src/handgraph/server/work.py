@@ -216,10 +216,10 @@ def predict(
         frame, camera = image.depth_mm, camera or image.camera
         deadline.check()
         side, most = settings.side or "right", settings.hands or 1
-        hands = estimate(frame, camera=camera, box=settings.box, side=side, most=most)
+        hands = estimate(frame, camera=camera, box=settings.box, side=side, most=most, subject=subject)
         if camera is None:
             notes.append(_assumed(frame))
-        if subject is not None and not settings.mesh:
+        if subject is not None and not (settings.mesh or estimate.optimise):
             notes.append(f"{estimate.name} measures the hand itself: the subject only shapes the mesh")
     hands = _finished(hands, settings, subject, notes)
     height, width = frame.shape[:2]

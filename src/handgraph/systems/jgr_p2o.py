@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss, interpolate
 
 from handgraph import skeleton
+from handgraph.arrays import array
 from handgraph.camera import Crop
 from handgraph.decoding import jgr_p2o as decoding
 from handgraph.errors import ConfigError
@@ -322,9 +323,28 @@ def looked_at(network: nn.Module, depth: Float[Tensor, "b 1 s s"], looks: int) -
     return output._replace(uvz=(*output.uvz[:-1], torch.stack(answers).mean(dim=0)))
 
 
-def joints_mm(output: Output, crops: Sequence[Crop]) -> Float[np.ndarray, "b n 3"]:
-    """The last hourglass's joints in the camera frame, millimetres; a mirrored crop's are mirrored back."""
-    return decoding.joints_mm(output.uvz[-1], crops)
+def joints_mm(
+    output: Output,
+    crops: Sequence[Crop],
+    images: Float[Tensor, "b 1 s s"] | None = None,
+    *,
+    optimise: bool = False,
+) -> Float[np.ndarray, "b n 3"]:
+    """The last hourglass's joints in the camera frame, millimetres; a mirrored crop's are mirrored back.
+
+    With `optimise` those of the hand model laid on what the `images` show (`decoding.laid`; ours, not the
+    paper's). Raises ConfigError for that without images, or of 14 or 16 joints.
+    """
+    joints = decoding.joints_mm(output.uvz[-1], crops)
+    if not optimise:
+        return joints
+    if images is None:
+        raise ConfigError("optimise: lays the hand on what its crops show, give the images")
+    cubes = np.array([crop.cube_mm for crop in crops], dtype=np.float64)
+    return decoding.laid(joints, spread_mm(output, cubes), crops, array(images)[:, 0]).joints_mm
+
+
+lays = decoding.lays
 
 
 def answer(output: Output) -> decoding.Answer:
