@@ -10,8 +10,9 @@ with their 95 % intervals (bootstrap over people): `w_error_mm` of index knuckle
 section 6.4.1). `coverage` is how often the true length lies within two of the claimed standard deviations.
 `solve_ms` is the whole calibration of one person, median.
 
-Methods: "meshes" is Eq. 6.6-6.7, for jgr_p2o after fitting the hand model to each image's joints; "distances"
-fits one shape to the median distances within the hand. "mean hand" knows nothing.
+Methods: "meshes" is Eq. 6.6-6.7, for jgr_p2o of the hands laid on each crop's surface; "distances" fits one
+shape to the median distances within these hands, as `personalize` does, "network's distances" within the
+joints as the network saw them. "mean hand" knows nothing.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from handgraph.estimator import weights_path
 from handgraph.evaluation.measures import inputs
 from handgraph.hand_model import HandLayer
 from handgraph.hand_model.calibration import Calibration, calibrate, calibrate_from_joints, distances_mm
-from handgraph.hand_model.fitting import axis_angles_of, fit
+from handgraph.hand_model.fitting import axis_angles_of
 from handgraph.networks.hourglass import folded
 from handgraph.synthetic.depth import SUBJECTS, DepthSynthesizer
 from handgraph.synthetic.hands import subject_shape
@@ -37,7 +38,6 @@ from handgraph.training.checkpoint import find_system, load_system
 COUNTS = (1, 2, 3, 5, 10, 20, 50)
 BATCH = 64
 TEST = 2  # the test split's number
-JOINT_ERROR_MM = 8.0  # of one coordinate, about: what the prior of a single image's shape is weighed by
 PAIRS = ((0, 12), (5, 13))  # length, width
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     people = predictions(folded(module), name, config, options.people * options.images)
 
     rows = [score("mean hand", 0, False, layer, people, [_mean_hand(layer)] * len(people), [0.0])]
-    methods = ("meshes",) if name == "identity_mesh" else ("distances", "meshes")
+    methods = ("meshes",) if name == "identity_mesh" else ("distances", "network's distances", "meshes")
     for method in methods:
         for k in COUNTS:
             for attention in (True, False):
@@ -106,8 +106,16 @@ def predictions(module: Any, name: str, config: Any, count: int) -> dict[int, di
             }
         else:
             hands = system.decode(output, batch["crops"])
+            seen = np.stack([hand.joints_mm for hand in hands])
+            cubes = np.array([crop.cube_mm for crop in batch["crops"]])
+            laid = system.decoding.laid(
+                seen, system.spread_mm(output, cubes), batch["crops"], batch["image"][:, 0].numpy()
+            )
             said = {
-                "joints": np.stack([hand.joints_mm for hand in hands]),
+                "seen": seen,
+                "joints": laid.joints_mm,
+                "shapes": laid.shape,
+                "poses": laid.pose,
                 "confidence": np.array([hand.score for hand in hands]),
             }
         for index in range(len(indices)):
@@ -133,15 +141,9 @@ def solve(
     shape_error: list[float] | None,
 ) -> Calibration:
     confidence = said["confidence"] if attention else None
-    if method == "distances":
-        return calibrate_from_joints(layer, said["joints"], confidence)
-    if "shapes" in said:
+    if method == "meshes":
         return calibrate(layer, said["shapes"], said["poses"], confidence, shape_error=shape_error)
-    fitted = fit(
-        layer, joints_mm=said["joints"], free_shape=True, shape_prior=JOINT_ERROR_MM**2, pose_prior=10.0,
-        limits=1000.0,
-    )  # fmt: skip
-    return calibrate(layer, fitted.shape, fitted.pose, confidence)
+    return calibrate_from_joints(layer, said["joints" if method == "distances" else "seen"], confidence)
 
 
 def _mean_hand(layer: HandLayer) -> Calibration:

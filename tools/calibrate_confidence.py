@@ -3,9 +3,10 @@
     python tools/calibrate_confidence.py [CHECKPOINT] [SAMPLES]
 
 Confidence falls with the spread of what the pixels say about a joint (`spread_mm`). The fit makes it the
-probability that the joint is within 20 mm of the truth: logistic regression on the logarithm of the spread,
-over synthetic validation hands. The two numbers it prints belong into `decoding/jgr_p2o.py`. The picture,
-docs/images/confidence.png, is of the test split: subjects that neither training nor this fit has seen.
+probability that the joint, of the hand laid on the surface, is within 20 mm of the truth: logistic
+regression on the logarithm of the spread, over synthetic validation hands. The two numbers it prints belong
+into `decoding/jgr_p2o.py`. The picture, docs/images/confidence.png, is of the test split: subjects that
+neither training nor this fit has seen.
 """
 
 import sys
@@ -39,7 +40,7 @@ def spreads_and_errors(checkpoint: str | Path, split: Split, samples: int) -> tu
             output = network(batch["image"])
         crops = batch["crops"]
         spreads.append(jgr_p2o.spread_mm(output, np.array([crop.cube_mm for crop in crops])))
-        off = jgr_p2o.joints_mm(output, crops) - batch["joints_mm"].numpy()
+        off = jgr_p2o.joints_mm(output, crops, batch["image"], optimise=True) - batch["joints_mm"].numpy()
         errors.append(np.linalg.norm(off, axis=-1))
     return np.concatenate(spreads).ravel(), np.concatenate(errors).ravel()
 
