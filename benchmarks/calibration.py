@@ -11,8 +11,8 @@ section 6.4.1). `coverage` is how often the true length lies within two of the c
 `solve_ms` is the whole calibration of one person, median.
 
 Methods: "meshes" is Eq. 6.6-6.7, for jgr_p2o of the hands laid on each crop's surface; "distances" fits one
-shape to the median distances within these hands, as `personalize` does, "network's distances" within the
-joints as the network saw them. "mean hand" knows nothing.
+shape to the median distances between the joints that the network sees, as `personalize` does, "laid distances"
+between those of the laid hands. "mean hand" knows nothing.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
     people = predictions(folded(module), name, config, options.people * options.images)
 
     rows = [score("mean hand", 0, False, layer, people, [_mean_hand(layer)] * len(people), [0.0])]
-    methods = ("meshes",) if name == "identity_mesh" else ("distances", "network's distances", "meshes")
+    methods = ("meshes",) if name == "identity_mesh" else ("distances", "laid distances", "meshes")
     for method in methods:
         for k in COUNTS:
             for attention in (True, False):
@@ -143,7 +143,7 @@ def solve(
     confidence = said["confidence"] if attention else None
     if method == "meshes":
         return calibrate(layer, said["shapes"], said["poses"], confidence, shape_error=shape_error)
-    return calibrate_from_joints(layer, said["joints" if method == "distances" else "seen"], confidence)
+    return calibrate_from_joints(layer, said["joints" if method == "laid distances" else "seen"], confidence)
 
 
 def _mean_hand(layer: HandLayer) -> Calibration:

@@ -203,12 +203,13 @@ class Crop:
         camera, _, _ = self._depth()
         return camera.xyz_from_uvd(self.uvd_from_uvz(uvz))
 
-    def apply_depth(self, depth_mm: Num[np.ndarray, "h w"]) -> Float[np.ndarray, "s s"]:
+    def apply_depth(self, depth_mm: Num[np.ndarray, "h w"], before: float = 1.0) -> Float[np.ndarray, "s s"]:
         """Resample a depth frame (mm, 0 = no reading) to the normalised crop.
 
         Nearest neighbour, since blending two depths invents a surface between them. What lies behind the
         cube, has no reading or is outside the frame becomes the background, +1; what lies before the
-        cube is dropped to the background too, so that an object held in front does not become a wall.
+        cube is dropped to the background too, so that an object held in front does not become a wall;
+        another value `before` tells it from the background.
         """
         _, center_depth_mm, cube_mm = self._depth()
         frame = cv2.warpAffine(
@@ -220,7 +221,8 @@ class Crop:
             borderValue=0,
         )
         z = (frame - center_depth_mm) / (cube_mm / 2)
-        return np.where((frame > 0) & (np.abs(z) <= 1), z, 1.0).astype(np.float32)
+        seen = np.where((frame > 0) & (z >= -1), np.minimum(z, 1.0), 1.0)
+        return np.where((frame > 0) & (z < -1), before, seen).astype(np.float32)
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
         """Resample a colour image (H, W, 3) to the crop, black outside; area-averaged where it shrinks."""

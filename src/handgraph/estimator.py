@@ -307,7 +307,8 @@ class Estimator:
             Crop.cube(center, LAID_CUBE_MM, camera, self.config.input_size, mirrored=hand.side == "left")
             for hand, center in zip(hands, joints.mean(axis=1), strict=True)
         ]
-        images = np.stack([crop.apply_depth(depth_mm) for crop in crops])
+        # Behind what is nearer than the cube, the hand may be.
+        images = np.stack([crop.apply_depth(depth_mm, before=-1.0) for crop in crops])
         spread_mm = self._decoder.spread_of(np.stack([np.asarray(hand.confidence) for hand in hands]))
         fit = self._decoder.laid(joints, spread_mm, crops, images, subject and subject.shape)
         moved = []

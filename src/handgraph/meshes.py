@@ -109,6 +109,7 @@ def with_mesh(hand: Hand, layer: HandLayer | None = None, shape: np.ndarray | No
         hand.pose is not None
         and hand.shape is not None
         and (shape is None or np.allclose(shape, hand.shape, atol=1e-4))
+        and layer.model.name == _open_hand().name  # of which estimators say pose and shape
     ):
         skin = posed_vertices_mm(layer, hand.pose, hand.shape, hand.joints_mm, hand.side)
         return replace(hand, vertices_mm=skin)

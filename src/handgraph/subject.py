@@ -5,6 +5,7 @@ agree on (`hand_model/calibration.py`); `write_subject` and `read_subject` keep 
 `identity_mesh` takes the shape as its input; for systems whose answers have no scale the bone lengths are it.
 """
 
+import copy
 import itertools
 import json
 import math
@@ -222,6 +223,10 @@ def personalize_files(
     where no image had.
     """
     depth = not _is_colour(estimate)
+    if depth:
+        # The shape of a hand laid on one frame is held near the mean hand's: many such are no surer of it.
+        estimate = copy.copy(estimate)
+        estimate.optimise = False
     hands: list[Hand] = []
     files: list[str] = []
     problems: list[str] = []

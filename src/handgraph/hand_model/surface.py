@@ -5,13 +5,15 @@ is surface, which says where skin is to a millimetre. So the hand model is first
 (`fitting.fit`) and then moved, bent and shaped until its skin lies on the visible surface, while the joints
 hold it wherever nothing is seen: Gauss-Newton steps on
 
-    Σ w |x − joints|²  +  SURFACE Σ ρ(n · (v − p))²  +  SURFACE Σ ρ(beside)²  +  priors and limits of `fit`
+    Σ w |x − joints|²  +  SURFACE Σ ρ(n · (v − p))  +  SURFACE Σ ρ(beside)  +  priors and limits
 
-over the points p of the depth image and the vertices v of the skin that face the camera, n their normals. A
-point pulls the vertex that is nearest to it, along the normal alone: skin slides along skin (point to plane,
-Chen and Medioni 1992). Points farther from the skin than `REACH_MM` are of something else: forearm, table,
-what the hand holds. `beside` is how far, in the picture, a vertex stands from the nearest pixel that could be
-it; no skin hangs where the camera looks through to what lies behind. Skin behind other things may be there.
+over the points p of the depth image and the vertices v of the skin that are turned to the camera, n their
+normals; ρ(r) = r² / (1 + r² / c²), Geman and McClure's. A point pulls the vertex that is nearest to it, along
+the normal alone: skin slides along skin (point to plane, Chen and Medioni 1992). Points farther from every
+vertex than `REACH_MM` are of something else: forearm, table, what the hand holds. `beside` is how far, in the
+picture, a vertex stands beyond `FREE_MM` from the nearest pixel that could be it: no skin hangs where the
+camera looks through to what lies behind. Where something is before it, or nobody knows what the camera saw,
+it may be. Priors and limits are those of `fit`, the pose's towards the hand that the joints alone say.
 
 As in `fitting` loops are compiled by numba and free of the GIL, one hand at a time.
 """
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, no_type_check
 
+import cv2
 import numba as nb
 import numpy as np
 
@@ -57,20 +60,25 @@ if TYPE_CHECKING:
 # twice as much of each changes little.
 STEPS = 4
 SURFACE = 2.0
-"""What a point weighs beside a joint of weight 1."""
+"""What a point weighs beside a joint of weight 1, of points `_APART_MM` apart; closer ones weigh less."""
 REACH_MM = (15.0, 10.0)
 """How far a point may be from the skin, at the first step and at the last."""
 SOFT_MM = 5.0
 """Distance from the skin at which a point weighs a quarter (Geman and McClure)."""
 BEHIND_MM = 12.0
 """So much nearer to the camera than what a pixel shows, skin would hide it."""
-BESIDE_PX = 12
-"""Skin farther from what could be it than so many pixels is not drawn there."""
+BESIDE_MM = 32.0
+"""Skin farther than this from what could be it is not drawn there."""
 SOFT_BESIDE_MM = 8.0
 FREE_MM = 1.5
 """So far beside the outline is within what sensors do to edges."""
 POSE_PRIOR, SHAPE_PRIOR, LIMITS = 3.0, 50.0, 300.0
 """As `fit` takes them, beside squared millimetres."""
+HOLE_PX = 30
+"""Holes of no more pixels are missing readings: nobody knows what the camera would have seen."""
+CUT_PX = 5
+"""An outer row or column of what a crop shows with more pixels than a fingertip's is where the frame ends."""
+_APART_MM = 250.0 / 95  # pixels of a crop of 96 pixels and 250 mm
 _DAMPING = 1.0
 _MOVE_DAMPING = 1e-4  # a millimetre is less than a radian
 
@@ -110,14 +118,16 @@ def fit_surface(
     Args:
         layer: a right hand, whose poses must be axis-angle, or its model alone.
         images: (b, s, s), the crops as `Crop.apply_depth` gives them, −1 to 1 through the cube, +1 where
-            nothing is.
+            nothing is; −1 where nobody knows, which is also made of small holes and of what lies beyond the
+            frame (`_known`).
         crops: where they were cut; a mirrored crop's hand is a left one.
         joints_mm: (b, 21, 3), canonical order, camera frame.
         weights: factors of the joints' squared distances, (21,) or (b, 21); 1 is a joint known to some 5 mm.
         shape: given, (10,) or (b, 10); fitted too where it is not.
-        surface: what a point weighs beside a joint of weight 1; 0 leaves the joints' own fit.
+        surface: what a point weighs beside a joint of weight 1; with 0 the joints alone count.
 
-    Returns the hands in the camera frame, each of its own side.
+    Returns the hands in the camera frame, each of its own side: of the hands that the steps passed through,
+    the first among them, those with the least energy.
     Raises InputError for arrays that do not fit together or hold what is not finite, or crops without a cube
     or a camera, ConfigError for a left layer or one with principal poses.
     """
@@ -143,11 +153,12 @@ def fit_surface(
     order = list(MANO.canonical)
     rotations = np.ascontiguousarray(_matrices(layer, start.pose))
     translation, shapes = start.translation_mm.copy(), start.shape.copy()
-    points, energy = np.empty((n, 21, 3)), np.empty(n)
+    points, energy, steps = np.empty((n, 21, 3)), np.empty(n), np.zeros(n, np.int64)
     _in_threads(
         _lay, n, _skin(model), rig, views, np.ascontiguousarray(seen[:, order]),
         np.ascontiguousarray(factors[:, order]), rotations, translation, shapes, rotations.copy(),
         np.array([0.0, POSE_PRIOR, limits, SHAPE_PRIOR, 0.0]), shape is None, float(surface), points, energy,
+        steps,
     )  # fmt: skip
 
     # Back to the camera: first turned as a right hand, then mirrored.
@@ -163,7 +174,7 @@ def fit_surface(
         translation_mm=_mirrored_points(placed[:, 0] - roots, mirrored),
         joints_mm=_mirrored_points(placed, mirrored)[:, MANO.gather],
         energy=energy,
-        iterations=start.iterations + STEPS,
+        iterations=start.iterations + steps,
         sides=tuple("left" if crop.mirrored else "right" for crop in crops),
     )
 
@@ -176,17 +187,35 @@ def _views(images: Array, crops: Sequence[Crop]) -> _Views:
         raise InputError(
             f"images: found shape {given.shape}, expected one of the size of each crop, ({n}, {size}, {size})"
         )
-    if not np.isfinite(given).all():
-        raise InputError("images: hold a number that is not finite")
+    if not (np.abs(given) <= 1).all():  # NaN is not
+        raise InputError("images: hold a number that is not from -1 to 1, as Crop.apply_depth gives them")
     for crop in crops:
         if crop.camera is None or crop.cube_mm is None:
             raise InputError("a crop without depth cube or camera: make it with Crop.cube(...)")
     return _Views(
-        given,
+        np.stack([_known(image) for image in given]) if n else given,
         np.array([crop.crop_camera for crop in crops]).reshape(n, 3, 3),
         np.array([crop.center_depth_mm for crop in crops], np.float64),
         np.array([crop.cube_mm for crop in crops], np.float64) / 2,
     )
+
+
+def _known(image: np.ndarray) -> np.ndarray:
+    """The image with −1 where nobody knows what the camera would have seen.
+
+    `Crop.apply_depth` says +1 of all that it has no depth of in the cube. Small holes are missing readings;
+    and what the crop shows ends in a straight line where the frame does, a hand ends in few pixels.
+    """
+    empty = image >= 1
+    known = image.copy()
+    _, parts, sizes, _ = cv2.connectedComponentsWithStats(empty.astype(np.uint8), connectivity=4)
+    known[empty & (sizes[parts, cv2.CC_STAT_AREA] <= HOLE_PX)] = -1
+    for turn in range(4):  # from above, right, below and left; `rot90` gives views
+        filled = np.rot90(image < 1, turn).sum(axis=1)
+        first = int(np.argmax(filled > 0))
+        if filled[first] > CUT_PX:
+            np.rot90(known, turn)[:first] = -1
+    return known
 
 
 @lru_cache(maxsize=8)
@@ -343,10 +372,12 @@ def _onto_points(
     """For each vertex the weight of the points it is nearest to, and their mean distance along its normal.
 
     Returns what the points add to the energy.
-    Vertices are sorted into cells of the picture as wide as `reach`, so that a point looks at nine of them.
+    Vertices are sorted into cells of the picture as wide as `reach` in the cube's middle, so that a point
+    looks at nine of them, more where it is near. It costs at most what one out of the last step's reach does.
     """
     size = len(image)
-    cell = max(int(np.ceil(reach * (size - 1) / (2.0 * half))), 1)
+    scale = reach * (size - 1) * max(camera[0, 0], camera[1, 1])
+    cell = max(int(np.ceil(scale / middle)), 1)
     count = (size + cell - 1) // cell
     for a in range(count + 2):
         for b in range(count + 2):
@@ -364,16 +395,18 @@ def _onto_points(
             cells[a, b] = v
     total = 0.0
     soft = SOFT_MM * SOFT_MM
+    most = REACH_MM[1] * REACH_MM[1] / (1.0 + REACH_MM[1] * REACH_MM[1] / soft)
     for r in range(size):
         for c in range(size):
-            if image[r, c] >= 1.0:
+            if not -1.0 < image[r, c] < 1.0:
                 continue
             z = middle + half * image[r, c]
             y = (r / (size - 1) - camera[1, 2]) * z / camera[1, 1]
             x = ((c / (size - 1) - camera[0, 2]) * z - camera[0, 1] * y) / camera[0, 0]
             nearest, best = -1, reach * reach
-            for a in range(r // cell, r // cell + 3):
-                for b in range(c // cell, c // cell + 3):
+            wide = int(np.ceil(scale / max(z - reach, 1.0) / cell))  # cells that the reach may span
+            for a in range(max(r // cell + 1 - wide, 0), min(r // cell + wide, count) + 2):
+                for b in range(max(c // cell + 1 - wide, 0), min(c // cell + wide, count) + 2):
                     v = cells[a, b]
                     while v >= 0:
                         dx, dy, dz = skinned[v, 0] - x, skinned[v, 1] - y, skinned[v, 2] - z
@@ -382,6 +415,7 @@ def _onto_points(
                             nearest, best = v, square
                         v = following[v]
             if nearest < 0:
+                total += surface * most
                 continue
             n = normals[nearest]
             away = (
@@ -392,7 +426,7 @@ def _onto_points(
             share = 1.0 / (1.0 + away * away / soft)
             pull[nearest] += surface * share * share
             offset[nearest] += surface * share * share * away
-            total += surface * away * away * share
+            total += surface * min(away * away * share, most)
     for v in range(len(skinned)):
         if pull[v] > 0.0:
             offset[v] /= pull[v]
@@ -406,6 +440,8 @@ def _beside(image, camera, middle, half, x, y, z, away):
 
     `away` gets the direction in x and y. Negative where nothing near could be it.
     """
+    if not abs(z - middle) < half:
+        return 0.0  # the cube says nothing of it
     size = len(image)
     u = ((camera[0, 0] * x + camera[0, 1] * y) / z + camera[0, 2]) * (size - 1)
     t = (camera[1, 1] * y / z + camera[1, 2]) * (size - 1)
@@ -417,8 +453,9 @@ def _beside(image, camera, middle, half, x, y, z, away):
     if image[r, c] < min(most, 1.0):
         return 0.0
     best, near_r, near_c = 1e9, -1, -1
-    for a in range(max(r - BESIDE_PX, 0), min(r + BESIDE_PX + 1, size)):
-        for b in range(max(c - BESIDE_PX, 0), min(c + BESIDE_PX + 1, size)):
+    far = int(np.ceil(BESIDE_MM * (size - 1) * max(camera[0, 0], camera[1, 1]) / z))
+    for a in range(max(r - far, 0), min(r + far + 1, size)):
+        for b in range(max(c - far, 0), min(c + far + 1, size)):
             if image[a, b] < min(most, 1.0):
                 square = (a - t) ** 2 + (b - u) ** 2
                 if square < best:
@@ -436,7 +473,7 @@ def _beside(image, camera, middle, half, x, y, z, away):
 @no_type_check
 def _lay(
     begin, end, skin, rig, views, joints, weights, rotations, translation, shape, reference, options,
-    free_shape, surface, points, energy,
+    free_shape, surface, points, energy, steps,
 ):  # fmt: skip
     """Hands begin…end, one after the other."""
     count, size = len(skin.vertices), views.images.shape[1]
@@ -447,59 +484,75 @@ def _lay(
     gradient, step, damping, inverse = np.empty(61), np.empty(61), np.empty(61), np.empty(61)
     shape_rates = np.empty((16, 3, 10))
     profile, turned = np.zeros(61, np.int64), np.empty((3, 3))
+    turns, place, shaped = np.empty((16, 3, 3)), np.empty(3), np.empty(10)  # the hand as it moves
     rest, skinned, normals = np.empty((count, 3)), np.empty((count, 3)), np.empty((count, 3))
     front, following = np.empty(count, np.bool_), np.empty(count, np.int64)
     pull, offset, away = np.empty(count), np.empty(count), np.empty(2)
     cells = np.empty((size + 2, size + 2), np.int64)
     no_keypoints, no_matrix, no_weights = np.zeros((21, 2)), np.zeros((2, 3)), np.zeros(21)
+    # As values: what is called with literals is compiled anew for them, which takes seconds.
+    whole, relative, none = count > 0, count < 0, profile[0]
     for i in range(n):
         damping[i] = _MOVE_DAMPING if 48 <= i < 51 else _DAMPING
     for h in range(begin, end):
         image, camera = views.images[h], views.cameras[h]
         middle, half = views.middles[h], views.halves[h]
-        own = rotations[h]
-        for number in range(STEPS):
-            _pose(rig, own, translation[h], shape[h], posed)
-            _rest(skin, own, shape[h], rest)
+        apart = 2.0 * half / (size - 1) / _APART_MM
+        each = surface * apart * apart
+        _copy(turns, rotations[h])
+        _copy(place, translation[h])
+        _copy(shaped, shape[h])
+        energy[h] = np.inf
+        for number in range(STEPS + 1):
+            _pose(rig, turns, place, shaped, posed)
+            _rest(skin, turns, shaped, rest)
             _carried(skin, posed, rest, skinned)
             _facing(skin, skinned, normals, front)
-            _assemble(
-                rig, posed, no_keypoints, no_matrix, joints[h], no_weights, weights[h], False, own, shape[h],
-                reference[h], options, True, True, free_shape, shape_rates, by, row, normal, gradient,
+            now = _energy(
+                rig, posed, no_keypoints, no_matrix, joints[h], no_weights, weights[h], relative, turns,
+                shaped, reference[h], options,
             )  # fmt: skip
-            energy[h] = _energy(
-                rig, posed, no_keypoints, no_matrix, joints[h], no_weights, weights[h], False, own, shape[h],
-                reference[h], options,
-            )  # fmt: skip
-            reach = REACH_MM[0] + (REACH_MM[1] - REACH_MM[0]) * number / (STEPS - 1)
-            energy[h] += _onto_points(
-                image, camera, middle, half, reach, surface, skinned, normals, front, cells, following, pull,
+            reach = REACH_MM[0] + (REACH_MM[1] - REACH_MM[0]) * min(number / (STEPS - 1), 1.0)
+            now += _onto_points(
+                image, camera, middle, half, reach, each, skinned, normals, front, cells, following, pull,
                 offset,
             )  # fmt: skip
+            _assemble(
+                rig, posed, no_keypoints, no_matrix, joints[h], no_weights, weights[h], relative, turns,
+                shaped, reference[h], options, whole, whole, free_shape, shape_rates, by, row, normal,
+                gradient,
+            )  # fmt: skip
             for v in range(count):
-                if pull[v] > 0.0:
+                if pull[v] > 0.0 and number < STEPS:
                     x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
                     _along(v, x, y, z, skin, rig, posed, rest, shape_rates, free_shape, row)
-                    _accumulate(row, offset[v], pull[v], 0, 0, 0, n, normal, gradient)
+                    _accumulate(row, offset[v], pull[v], none, none, none, n, normal, gradient)
                 if front[v]:
                     x, y, z = skinned[v, 0], skinned[v, 1], skinned[v, 2]
                     far = _beside(image, camera, middle, half, x, y, z, away) - FREE_MM
                     if far > 0.0:
                         share = 1.0 / (1.0 + far * far / (SOFT_BESIDE_MM * SOFT_BESIDE_MM))
+                        now += each * far * far * share
+                        if number == STEPS:
+                            continue
                         _along(v, away[0], away[1], 0.0, skin, rig, posed, rest, shape_rates, free_shape, row)
-                        _accumulate(row, far, surface * share * share, 0, 0, 0, n, normal, gradient)
-                        energy[h] += surface * far * far * share
-            if not _solve(normal, damping, gradient, profile, n, factor, inverse, step):
+                        _accumulate(row, far, each * share * share, none, none, none, n, normal, gradient)
+            if now < energy[h]:
+                energy[h] = now
+                _copy(rotations[h], turns)
+                _copy(translation[h], place)
+                _copy(shape[h], shaped)
+                _copy(points[h], posed.points)
+            if number == STEPS or not _solve(normal, damping, gradient, profile, n, factor, inverse, step):
                 break
+            steps[h] += 1
             for k in range(16):
                 at = 45 if k == 0 else 3 * (k - 1)
-                _turn(own[k], step[at], step[at + 1], step[at + 2], turned)
-                _copy(own[k], turned)
+                _turn(turns[k], step[at], step[at + 1], step[at + 2], turned)
+                _copy(turns[k], turned)
             for i in range(3):
-                translation[h, i] += step[48 + i]
+                place[i] += step[48 + i]
             if free_shape:
                 for s in range(10):
-                    shape[h, s] += step[51 + s]
-        _pose(rig, own, translation[h], shape[h], posed)
-        _copy(points[h], posed.points)
+                    shaped[s] += step[51 + s]
         energy[h] = np.sqrt(energy[h])
