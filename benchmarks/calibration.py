@@ -11,8 +11,8 @@ section 6.4.1). `coverage` is how often the true length lies within two of the c
 `solve_ms` is the whole calibration of one person, median.
 
 Methods: "meshes" is Eq. 6.6-6.7, for jgr_p2o of the hands laid on each crop's surface; "distances" fits one
-shape to the median distances between the joints that the network sees, as `personalize` does, "laid distances"
-between those of the laid hands. "mean hand" knows nothing.
+shape to the median distances between the joints that the network sees, as `personalize` does, "laid
+distances" between those of the laid hands. "mean hand" knows nothing.
 """
 
 import argparse

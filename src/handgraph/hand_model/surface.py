@@ -34,7 +34,6 @@ from .files import MILLIMETRES, HandModel
 from .fitting import (
     Array,
     Fit,
-    _accumulate,
     _assemble,
     _axis_angles,
     _copy,
@@ -469,6 +468,25 @@ def _beside(image, camera, middle, half, x, y, z, away):
     return length
 
 
+@nb.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+@no_type_check
+def _gathered(columns, residuals, k, n, normal, gradient):
+    """Add k residuals, all weighted, to the normal equations; `columns` (n, …) holds their derivatives.
+
+    One unknown's derivatives lie together: so the sums are over neighbours, several at a time.
+    """
+    for i in range(n):
+        for j in range(i + 1):
+            total = 0.0
+            for a in range(k):
+                total += columns[i, a] * columns[j, a]
+            normal[i, j] += total
+        total = 0.0
+        for a in range(k):
+            total += columns[i, a] * residuals[a]
+        gradient[i] += total
+
+
 @nb.njit(nogil=True, cache=True)
 @no_type_check
 def _lay(
@@ -491,7 +509,8 @@ def _lay(
     cells = np.empty((size + 2, size + 2), np.int64)
     no_keypoints, no_matrix, no_weights = np.zeros((21, 2)), np.zeros((2, 3)), np.zeros(21)
     # As values: what is called with literals is compiled anew for them, which takes seconds.
-    whole, relative, none = count > 0, count < 0, profile[0]
+    whole, relative = count > 0, count < 0
+    columns, residuals = np.empty((61, 2 * count)), np.empty(2 * count)
     for i in range(n):
         damping[i] = _MOVE_DAMPING if 48 <= i < 51 else _DAMPING
     for h in range(begin, end):
@@ -522,11 +541,16 @@ def _lay(
                 shaped, reference[h], options, whole, whole, free_shape, shape_rates, by, row, normal,
                 gradient,
             )  # fmt: skip
+            k = 0
             for v in range(count):
                 if pull[v] > 0.0 and number < STEPS:
                     x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
                     _along(v, x, y, z, skin, rig, posed, rest, shape_rates, free_shape, row)
-                    _accumulate(row, offset[v], pull[v], none, none, none, n, normal, gradient)
+                    root = np.sqrt(pull[v])
+                    for i in range(n):
+                        columns[i, k] = root * row[i]
+                    residuals[k] = root * offset[v]
+                    k += 1
                 if front[v]:
                     x, y, z = skinned[v, 0], skinned[v, 1], skinned[v, 2]
                     far = _beside(image, camera, middle, half, x, y, z, away) - FREE_MM
@@ -536,20 +560,25 @@ def _lay(
                         if number == STEPS:
                             continue
                         _along(v, away[0], away[1], 0.0, skin, rig, posed, rest, shape_rates, free_shape, row)
-                        _accumulate(row, far, each * share * share, none, none, none, n, normal, gradient)
+                        root = np.sqrt(each) * share
+                        for i in range(n):
+                            columns[i, k] = root * row[i]
+                        residuals[k] = root * far
+                        k += 1
             if now < energy[h]:
                 energy[h] = now
                 _copy(rotations[h], turns)
                 _copy(translation[h], place)
                 _copy(shape[h], shaped)
                 _copy(points[h], posed.points)
+            _gathered(columns, residuals, k, n, normal, gradient)
             if number == STEPS or not _solve(normal, damping, gradient, profile, n, factor, inverse, step):
                 break
             steps[h] += 1
-            for k in range(16):
-                at = 45 if k == 0 else 3 * (k - 1)
-                _turn(turns[k], step[at], step[at + 1], step[at + 2], turned)
-                _copy(turns[k], turned)
+            for joint in range(16):
+                at = 45 if joint == 0 else 3 * (joint - 1)
+                _turn(turns[joint], step[at], step[at + 1], step[at + 2], turned)
+                _copy(turns[joint], turned)
             for i in range(3):
                 place[i] += step[48 + i]
             if free_shape:
