@@ -20,6 +20,7 @@ As in `fitting` loops are compiled by numba and free of the GIL, one hand at a t
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, no_type_check
 
 import cv2
@@ -30,6 +31,7 @@ from ..arrays import array as _numpy
 from ..camera import Crop
 from ..errors import ConfigError, InputError
 from ..skeleton import MANO
+from ..stale import forget_stale_code
 from .files import MILLIMETRES, HandModel
 from .fitting import (
     Array,
@@ -53,6 +55,8 @@ from .fitting import (
 
 if TYPE_CHECKING:
     from .layer import HandLayer
+
+forget_stale_code(Path(__file__).parent, ("fitting", "surface"))
 
 # Chosen on answers to synthetic validation hands (benchmarks/surface_fit.py), by the error of the model that
 # drew them and of models of other hands, whose parts are moved and thickened by some millimetres. Half or

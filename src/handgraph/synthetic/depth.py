@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from handgraph.camera import Crop, PinholeCamera
 from handgraph.errors import ConfigError
 from handgraph.hand_model.files import HandModel, load_open_hand
+from handgraph.stale import forget_stale_code
 from handgraph.synthetic.hands import (
     FAMILIES,
     FAMILY_SHARES,
@@ -85,25 +86,7 @@ class DepthFrame:
 CONTENTS = ("table", "held", "occluder", "body", "second_hand", "sleeve")
 
 
-def _forget_stale_code() -> None:
-    """Delete compiled code older than the sources it holds.
-
-    numba notices a change of the file a function stands in, not of those it calls into.
-    """
-    folder = Path(__file__).parent
-    newest = 0.0
-    # Each calls into some before it.
-    for name in ("hands", "render", "scene", "skin", "clutter", "light", "photo"):
-        try:
-            newest = max(newest, (folder / f"{name}.py").stat().st_mtime)
-            for index in (folder / "__pycache__").glob(f"{name}.*.nbi"):
-                if index.stat().st_mtime < newest:
-                    index.unlink()
-        except OSError:  # another process was first, or the folder is read-only and nobody edits there
-            continue
-
-
-_forget_stale_code()
+forget_stale_code(Path(__file__).parent, ("hands", "render", "scene", "skin", "clutter", "light", "photo"))
 
 
 @lru_cache(maxsize=4)
