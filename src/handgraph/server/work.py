@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from handgraph.camera import PinholeCamera
+from handgraph.camera import Crop, PinholeCamera
 from handgraph.colour import ColourEstimator
 from handgraph.errors import CheckpointError, HandgraphError, InputError
 from handgraph.estimator import Estimator, load, weights_path
@@ -154,13 +154,16 @@ class Models:
 
 
 def compile_fitting() -> None:
-    """Fit one mesh: what numba compiles once per installation takes longer than a request may."""
+    """Fit a mesh, lay a hand: what numba compiles once per installation takes longer than a request may."""
     import torch
 
-    from handgraph.hand_model import HandLayer
+    from handgraph.hand_model import HandLayer, load_open_hand
+    from handgraph.hand_model.surface import fit_surface
 
     joints = HandLayer()(torch.zeros(1, 10), torch.zeros(1, 48), torch.tensor([[0.0, 0.0, 500.0]])).joints_mm
     with_mesh(Hand("right", 1.0, np.zeros((21, 2)), np.zeros(4), joints_mm=joints[0].numpy()))
+    crop = Crop.cube(np.array([0.0, 0.0, 500.0]), 250.0, PinholeCamera(500.0, 500.0, 0.0, 0.0))
+    fit_surface(load_open_hand(), np.zeros((1, crop.size, crop.size)), [crop], joints.numpy())
 
 
 @dataclass(frozen=True)
