@@ -48,8 +48,8 @@ LAID_CUBE_MM = 250.0
 """Around a hand that is laid on the surface."""
 LEAST_PLAUSIBILITY = 0.1
 """A hand that nobody has pointed out must be at least so plausible. Of 389 synthetic frames (validation, with
-those that hardly show the hand) 352 are answered within 60 mm of the hand and 20 wrongly; without this 356
-and 33 (`tools/fit_plausibility.py`). From 0.03 to 0.1 right less wrong answers are the most."""
+those that hardly show the hand) 352 are answered within 60 mm of the hand and 17 wrongly; without this 362
+and 27 (`tools/fit_plausibility.py`). From 0 to 0.1 right less wrong answers differ by no more than three."""
 MORE_CANDIDATES = 4
 """Places that the network looks at for every hand that a frame may show, where that is more than one."""
 NEXT_PLAUSIBILITY = 0.3

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # A joint's confidence is the probability that it is within 20 mm of the truth, from the weighted spread of
 # what the pixels say: one half at the first number (mm), falling the faster around there the larger the
 # second. Fitted to the shipped weights by tools/calibrate_confidence.py; other weights have other numbers.
-SPREAD_AT_HALF_MM = 39.4
-SPREAD_STEEPNESS = 2.52
+SPREAD_AT_HALF_MM = 41.1
+SPREAD_STEEPNESS = 2.71
 # How much a joint weighs where the hand is laid on the surface falls with the square of that spread: 1 at the
 # first number, no more than at the second.
 SPREAD_OF_WEIGHT_1_MM = 20.0
