@@ -10,8 +10,8 @@ with their 95 % intervals (bootstrap over people): `w_error_mm` of index knuckle
 section 6.4.1). `coverage` is how often the true length lies within two of the claimed standard deviations.
 `solve_ms` is the whole calibration of one person, median.
 
-Methods: "meshes" is Eq. 6.6-6.7, for jgr_p2o of the hands laid on each crop's surface; "distances" fits one
-shape to the median distances between the joints that the network sees, as `personalize` does, "laid
+Methods: "meshes" is Eq. 6.6-6.7, as `personalize` has it, for jgr_p2o of the hands laid on each crop's
+surface; "distances" fits one shape to the median distances between the joints that the network sees, "laid
 distances" between those of the laid hands. "mean hand" knows nothing.
 """
 
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from _bench import machine, report
 
+from handgraph.decoding.jgr_p2o import SHAPE_ERROR
 from handgraph.estimator import weights_path
 from handgraph.evaluation.measures import inputs
 from handgraph.hand_model import HandLayer
@@ -64,7 +65,8 @@ def main() -> None:
                         continue
                     part = {key: values[:k] for key, values in person.items()}
                     start = time.perf_counter()
-                    found.append(solve(layer, method, part, attention, meta.get("shape_error")))
+                    off = meta.get("shape_error") if name == "identity_mesh" else SHAPE_ERROR
+                    found.append(solve(layer, method, part, attention, off))
                     times.append(1e3 * (time.perf_counter() - start))
                 if len(found) == len(people):
                     rows.append(score(method, k, attention, layer, people, found, times))

@@ -7,6 +7,8 @@ probability that the joint, of the hand laid on the surface, is within 20 mm of 
 regression on the logarithm of the spread, over synthetic validation hands. The two numbers it prints belong
 into `decoding/jgr_p2o.py`. The picture, docs/images/confidence.png, is of the test split: subjects that
 neither training nor this fit has seen.
+
+`SHAPE_ERROR`, printed last, belongs there too: what the shapes of one person's laid hands are off by alike.
 """
 
 import sys
@@ -45,6 +47,24 @@ def spreads_and_errors(checkpoint: str | Path, split: Split, samples: int) -> tu
     return np.concatenate(spreads).ravel(), np.concatenate(errors).ravel()
 
 
+def shape_error(checkpoint: str | Path, samples: int) -> list[float]:
+    """What the mean shape of a person's laid hands is off by, root mean square over the people."""
+    module, _, config, _ = load_system(checkpoint)
+    network, hands = folded(module), DepthSynthesizer(0, "validation", config.input_size)
+    said: dict[int, list[np.ndarray]] = {}
+    for start in range(0, samples, BATCH):
+        drawn = [hands.sample(index) for index in range(start, min(start + BATCH, samples))]
+        images, crops = np.stack([one.image for one in drawn]), [one.crop for one in drawn]
+        with torch.inference_mode():
+            output = network(torch.from_numpy(images)[:, None])
+        spread = jgr_p2o.spread_mm(output, np.array([crop.cube_mm for crop in crops]))
+        laid = jgr_p2o.decoding.laid(jgr_p2o.joints_mm(output, crops), spread, crops, images)
+        for one, shape in zip(drawn, laid.shape, strict=True):
+            said.setdefault(one.subject, []).append(shape - one.shape)
+    off = np.stack([np.mean(shapes, axis=0) for shapes in said.values()])
+    return [round(float(value), 2) for value in np.sqrt(np.square(off).mean(axis=0))]
+
+
 def fit(spread: np.ndarray, error: np.ndarray) -> tuple[float, float]:
     """`SPREAD_AT_HALF_MM` and `SPREAD_STEEPNESS`, by Newton's method on the logistic likelihood."""
     features = np.stack([np.ones_like(spread), -np.log(spread)], axis=1)
@@ -74,6 +94,7 @@ def main(checkpoint: str | None = None, samples: str = "2048") -> None:
     gap = float(np.abs(said - true).mean())
     print(f"test: said and true differ by {gap:.3f} in the mean; error {error.mean():.2f} mm")
     print(f"rank correlation of confidence and error {_rank_correlation(-confidence, error):.2f}")
+    print(f"SHAPE_ERROR = {tuple(shape_error(path, int(samples)))}")
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), constrained_layout=True)
     left.plot([0, 1], [0, 1], color="0.7", linewidth=1)

@@ -5,7 +5,6 @@ agree on (`hand_model/calibration.py`); `write_subject` and `read_subject` keep 
 `identity_mesh` takes the shape as its input; for systems whose answers have no scale the bone lengths are it.
 """
 
-import copy
 import itertools
 import json
 import math
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from handgraph.camera import PinholeCamera
+from handgraph.decoding.jgr_p2o import SHAPE_ERROR
 from handgraph.errors import FormatError, HandgraphError, InputError
 from handgraph.estimator import ASSUMED_CAMERA
 from handgraph.files import atomic_write
@@ -154,9 +154,8 @@ def personalize(
 ) -> Subject:
     """One subject from hands of one person in several images.
 
-    Hands of `identity_mesh` have shape and pose of their own: Eq. 6.7 (`calibrate`). Of all other hands the
-    joints' distances are taken (`calibrate_from_joints`), which a network of 3D joints predicts better than
-    any shape could be fitted to one image.
+    Hands of `identity_mesh`, and those laid on a depth frame's surface, have shape and pose of their own:
+    Eq. 6.7 (`calibrate`). Of all other hands the joints' distances are taken (`calibrate_from_joints`).
 
     Args:
         hands: of the same person, left or right.
@@ -165,7 +164,7 @@ def personalize(
         layer: the hand model, a right hand; the open hand by default.
         attention: weigh the images by the hands' scores (Eq. 6.6), as far as `temperature` says, by default
             the paper's.
-        shape_error: of the network's shapes, as `calibrate` takes it; from the weights' description.
+        shape_error: of the hands' shapes, as `calibrate` takes it.
 
     Raises:
         InputError: no hand, or hands without millimetres.
@@ -178,15 +177,19 @@ def personalize(
     layer = layer or HandLayer()
     temperature = TEMPERATURE if temperature is None else temperature
     scores = np.array([hand.score for hand in hands], np.float64)
-    if model == "identity_mesh":
+    laid = all(hand.shape is not None and hand.pose is not None for hand in hands)
+    if model == "identity_mesh" and not laid:
+        raise InputError("a hand of identity_mesh without shape or pose")
+    for hand, file in zip(hands, files, strict=True):
+        relative = hand.joints_mm is None or hand.frame.startswith(RELATIVE_FRAME)
+        if relative and model != "identity_mesh":
+            raise InputError(
+                f"{file}: {model} does not give millimetres, so it cannot tell the size of a hand; "
+                "use identity_mesh, or jgr_p2o with depth frames"
+            )
+    if laid:
         calibration = _by_meshes(layer, hands, scores if attention else None, temperature, shape_error)
     else:
-        for hand, file in zip(hands, files, strict=True):
-            if hand.joints_mm is None or hand.frame.startswith(RELATIVE_FRAME):
-                raise InputError(
-                    f"{file}: {model} does not give millimetres, so it cannot tell the size of a hand; "
-                    "use identity_mesh, or jgr_p2o with depth frames"
-                )
         joints = np.stack([np.asarray(hand.joints_mm, np.float64) for hand in hands])
         calibration = calibrate_from_joints(
             layer, joints, scores if attention else None, temperature=temperature
@@ -223,10 +226,6 @@ def personalize_files(
     where no image had.
     """
     depth = not _is_colour(estimate)
-    if depth:
-        # The shape of a hand laid on one frame is held near the mean hand's: many such are no surer of it.
-        estimate = copy.copy(estimate)
-        estimate.optimise = False
     hands: list[Hand] = []
     files: list[str] = []
     problems: list[str] = []
@@ -255,7 +254,8 @@ def personalize_files(
         estimate.name,
         attention=attention,
         temperature=temperature,
-        shape_error=estimate.meta.get("shape_error"),
+        # Of weights of one's own it is not known, and taken to be that of the shipped ones.
+        shape_error=SHAPE_ERROR if depth else estimate.meta.get("shape_error"),
     )
     return subject, problems
 
@@ -274,8 +274,6 @@ def _by_meshes(
     """Eq. 6.7. A left hand's pose is mirrored: the shape is the same and so is the distance of meshes."""
     from handgraph.hand_model.calibration import calibrate
 
-    if any(hand.shape is None or hand.pose is None for hand in hands):
-        raise InputError("a hand of identity_mesh without shape or pose")
     mirror = np.tile([1.0, -1.0, -1.0], 16)
     poses = np.stack([np.asarray(h.pose, np.float64) * (mirror if h.side == "left" else 1.0) for h in hands])
     confidence = None
