@@ -282,7 +282,7 @@ def _carried(skin, posed, rest, skinned):
 @nb.njit(nogil=True, cache=True)
 @no_type_check
 def _facing(skin, skinned, normals, front):
-    """Unit normals of the vertices, and which of them the camera could see."""
+    """Unit normals of the vertices, and which of them are turned to the camera."""
     for v in range(len(skinned)):
         for i in range(3):
             normals[v, i] = 0.0
