@@ -108,13 +108,9 @@ def predictions(module: Any, name: str, config: Any, count: int) -> dict[int, di
             }
         else:
             hands = system.decode(output, batch["crops"])
-            seen = np.stack([hand.joints_mm for hand in hands])
-            cubes = np.array([crop.cube_mm for crop in batch["crops"]])
-            laid = system.decoding.laid(
-                seen, system.spread_mm(output, cubes), batch["crops"], batch["image"][:, 0].numpy()
-            )
+            laid = system.laid(output, batch["crops"], batch["image"])
             said = {
-                "seen": seen,
+                "seen": np.stack([hand.joints_mm for hand in hands]),
                 "joints": laid.joints_mm,
                 "shapes": laid.shape,
                 "poses": laid.pose,

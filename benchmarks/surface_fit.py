@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from _bench import arguments, machine, report
 
-from handgraph.decoding import jgr_p2o as decoding
+from handgraph.decoding.jgr_p2o import joint_weights
 from handgraph.estimator import weights_path
 from handgraph.hand_model import HandModel, load_open_hand
 from handgraph.hand_model.surface import fit_surface
@@ -43,9 +43,7 @@ def main() -> None:
             output = network(batch["image"])
         cubes = np.array([crop.cube_mm for crop in batch["crops"]])
         joints, spread = jgr_p2o.joints_mm(output, batch["crops"]), jgr_p2o.spread_mm(output, cubes)
-        said.append(
-            (joints, (decoding.SPREAD_OF_WEIGHT_1_MM / np.maximum(spread, decoding.LEAST_SPREAD_MM)) ** 2)
-        )
+        said.append((joints, joint_weights(spread)))
     network_errors = np.concatenate(
         [_errors(joints, batch) for (joints, _), batch in zip(said, batches, strict=True)]
     )

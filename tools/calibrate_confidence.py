@@ -54,11 +54,10 @@ def shape_error(checkpoint: str | Path, samples: int) -> list[float]:
     said: dict[int, list[np.ndarray]] = {}
     for start in range(0, samples, BATCH):
         drawn = [hands.sample(index) for index in range(start, min(start + BATCH, samples))]
-        images, crops = np.stack([one.image for one in drawn]), [one.crop for one in drawn]
+        images = torch.from_numpy(np.stack([one.image for one in drawn]))[:, None]
         with torch.inference_mode():
-            output = network(torch.from_numpy(images)[:, None])
-        spread = jgr_p2o.spread_mm(output, np.array([crop.cube_mm for crop in crops]))
-        laid = jgr_p2o.decoding.laid(jgr_p2o.joints_mm(output, crops), spread, crops, images)
+            output = network(images)
+        laid = jgr_p2o.laid(output, [one.crop for one in drawn], images)
         for one, shape in zip(drawn, laid.shape, strict=True):
             said.setdefault(one.subject, []).append(shape - one.shape)
     off = np.stack([np.mean(shapes, axis=0) for shapes in said.values()])

@@ -30,18 +30,10 @@ SAID, TRUE = (230, 120, 40), (40, 200, 90)
 
 def in_crop(crop: Crop, size: int) -> PinholeCamera:
     """The camera of the crop's picture, enlarged to so many pixels. The test split turns no crop."""
-    camera, crop_from_image = crop.camera, crop.crop_from_image
-    assert camera is not None
-    (fx, skew, cx), (_, fy, cy) = crop_from_image
-    assert skew == 0
     grown = size / crop.size
     middle = (grown - 1) / 2  # pixel centres are integers
-    return PinholeCamera(
-        grown * fx * camera.fx,
-        grown * fy * camera.fy,
-        grown * (fx * camera.cx + cx) + middle,
-        grown * (fy * camera.cy + cy) + middle,
-    )
+    matrix = grown * (crop.size - 1) * crop.crop_camera
+    return PinholeCamera(matrix[0, 0], matrix[1, 1], matrix[0, 2] + middle, matrix[1, 2] + middle)
 
 
 def drawn(picture: np.ndarray, hand: Hand, joints: dict[tuple[int, int, int], Any]) -> np.ndarray:
@@ -64,9 +56,7 @@ def main() -> None:
         output = folded(module)(batch["image"])
     crops = batch["crops"]
     seen = jgr_p2o.decode(output, crops)
-    cubes = np.array([crop.cube_mm for crop in crops])
-    joints = np.stack([hand.joints_mm for hand in seen]).astype(np.float64)
-    fit = jgr_p2o.decoding.laid(joints, jgr_p2o.spread_mm(output, cubes), crops, batch["image"][:, 0].numpy())
+    fit = jgr_p2o.laid(output, crops, batch["image"])
     tiles = []
     for index, (hand, crop) in enumerate(zip(seen, crops, strict=True)):
         depth = batch["image"][index, 0].numpy()

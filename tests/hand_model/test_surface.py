@@ -188,20 +188,27 @@ def test_what_hides_the_hand_or_lies_behind_it_does_not_draw_it(drawn: Drawn) ->
     assert drawn.error(hidden.joints_mm) < 0.7 * drawn.error(alone.joints_mm)
 
 
-def test_a_turned_crop_lays_the_same_hand(drawn: Drawn) -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turned_crop_lays_the_same_hand(mirrored: bool, drawn: Drawn) -> None:
     laid = fit_surface(HAND, drawn.images, drawn.crops, drawn.seen)
-    for mirrored in (False, True):
-        crops = [
-            Crop.cube(joints.mean(axis=0), 250.0, CAMERA, 96, rotation_rad=2.5, mirrored=mirrored)
-            for joints in drawn.joints
-        ]
-        images = np.stack([c.apply_depth(f) for c, f in zip(crops, drawn.frames, strict=True)])
-        if mirrored:  # as if these were left hands: nothing is right but the frame that the answer is in
-            found = fit_surface(HAND, images, crops, drawn.seen)
-            assert drawn.error(found.joints_mm) < 3 * drawn.error(drawn.seen)
-        else:
-            turned = fit_surface(HAND, images, crops, drawn.seen)
-            assert np.abs(turned.joints_mm - laid.joints_mm).mean() < 0.3
+    flip = np.array([-1.0 if mirrored else 1.0, 1.0, 1.0])
+    camera = (
+        PinholeCamera(CAMERA.fx, CAMERA.fy, SIZE_PX[0] - 1 - CAMERA.cx, CAMERA.cy) if mirrored else CAMERA
+    )
+    crops = [
+        Crop.cube(joints.mean(axis=0) * flip, 250.0, camera, 96, rotation_rad=2.5, mirrored=mirrored)
+        for joints in drawn.joints
+    ]
+    frames = [frame[:, ::-1] if mirrored else frame for frame in drawn.frames]
+    images = np.stack([crop.apply_depth(frame) for crop, frame in zip(crops, frames, strict=True)])
+    turned = fit_surface(HAND, images, crops, drawn.seen * flip)
+    assert np.abs(turned.joints_mm * flip - laid.joints_mm).mean() < 0.3
+    for index, skin in enumerate(vertices_mm(HAND, turned)):
+        side = turned.sides[index]
+        again = posed_vertices_mm(
+            HAND, turned.pose[index], turned.shape[index], turned.joints_mm[index], side
+        )
+        np.testing.assert_allclose(again, skin, atol=1e-6)
 
 
 @pytest.mark.parametrize("distance_mm", [260.0, 400.0, 1200.0])

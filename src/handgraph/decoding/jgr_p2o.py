@@ -82,6 +82,11 @@ def spread_of(confidence: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     return SPREAD_AT_HALF_MM * (1 / sure - 1) ** (1 / SPREAD_STEEPNESS)
 
 
+def joint_weights(spread_mm: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """How much each joint weighs where the hand is laid on the surface."""
+    return (SPREAD_OF_WEIGHT_1_MM / np.maximum(spread_mm, LEAST_SPREAD_MM)) ** 2
+
+
 def lays(config: Any, meta: Mapping[str, Any]) -> bool:
     """Whether answers of these weights are laid on the surface unless somebody says otherwise.
 
@@ -111,7 +116,7 @@ def laid(
     from handgraph.decoding.hand_models import open_hand
     from handgraph.hand_model.surface import fit_surface
 
-    weights = (SPREAD_OF_WEIGHT_1_MM / np.maximum(spread_mm, LEAST_SPREAD_MM)) ** 2
+    weights = joint_weights(spread_mm)
     return fit_surface(open_hand(), images, crops, joints_mm, weights=weights, shape=shape)
 
 

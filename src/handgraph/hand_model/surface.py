@@ -269,11 +269,8 @@ def _carried(skin, posed, rest, skinned):
             if w == 0.0:
                 continue
             k = skin.bones[v, q]
-            x, y, z = (
-                rest[v, 0] - posed.rest[k, 0],
-                rest[v, 1] - posed.rest[k, 1],
-                rest[v, 2] - posed.rest[k, 2],
-            )
+            here, joint = rest[v], posed.rest[k]
+            x, y, z = here[0] - joint[0], here[1] - joint[1], here[2] - joint[2]
             for i in range(3):
                 row = posed.frames[k, i]
                 skinned[v, i] += w * (posed.points[k, i] + row[0] * x + row[1] * y + row[2] * z)
@@ -287,17 +284,9 @@ def _facing(skin, skinned, normals, front):
         for i in range(3):
             normals[v, i] = 0.0
     for f in range(len(skin.faces)):
-        a, b, c = skin.faces[f, 0], skin.faces[f, 1], skin.faces[f, 2]
-        px, py, pz = (
-            skinned[b, 0] - skinned[a, 0],
-            skinned[b, 1] - skinned[a, 1],
-            skinned[b, 2] - skinned[a, 2],
-        )
-        qx, qy, qz = (
-            skinned[c, 0] - skinned[a, 0],
-            skinned[c, 1] - skinned[a, 1],
-            skinned[c, 2] - skinned[a, 2],
-        )
+        a, b, c = skinned[skin.faces[f, 0]], skinned[skin.faces[f, 1]], skinned[skin.faces[f, 2]]
+        px, py, pz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+        qx, qy, qz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
         x, y, z = py * qz - pz * qy, pz * qx - px * qz, px * qy - py * qx
         for corner in range(3):
             v = skin.faces[f, corner]

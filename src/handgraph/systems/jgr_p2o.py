@@ -9,7 +9,7 @@ Coordinates are `uvz` of a depth `Crop`: u, v in [0, 1] from the first pixel cen
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from handgraph.graph.voting import (
 from handgraph.hand import Hand
 from handgraph.networks.hourglass import ConvNorm, Hourglass, Residual, Stem
 from handgraph.schedule import Stage
+
+if TYPE_CHECKING:
+    from handgraph.hand_model.fitting import Fit
 
 INPUT = "depth"
 HUBER_DELTA = 0.01
@@ -332,16 +335,24 @@ def joints_mm(
 ) -> Float[np.ndarray, "b n 3"]:
     """The last hourglass's joints in the camera frame, millimetres; a mirrored crop's are mirrored back.
 
-    With `optimise` those of the hand model laid on what the `images` show (`decoding.laid`; ours, not the
-    paper's). Raises ConfigError for that without images, or of 14 or 16 joints.
+    With `optimise` those of the hand model `laid` on what the `images` show. Raises ConfigError for that
+    without images, or of 14 or 16 joints.
     """
-    joints = decoding.joints_mm(output.uvz[-1], crops)
     if not optimise:
-        return joints
+        return decoding.joints_mm(output.uvz[-1], crops)
     if images is None:
         raise ConfigError("optimise: lays the hand on what its crops show, give the images")
+    return laid(output, crops, images).joints_mm
+
+
+def laid(output: Output, crops: Sequence[Crop], images: Float[Tensor, "b 1 s s"]) -> "Fit":
+    """The hand model on the surface that the crops show (`decoding.laid`): ours, not the paper's.
+
+    Raises ConfigError for a network of 14 or 16 joints.
+    """
     cubes = np.array([crop.cube_mm for crop in crops], dtype=np.float64)
-    return decoding.laid(joints, spread_mm(output, cubes), crops, array(images)[:, 0]).joints_mm
+    spread = spread_mm(output, cubes)
+    return decoding.laid(decoding.joints_mm(output.uvz[-1], crops), spread, crops, array(images)[:, 0])
 
 
 lays = decoding.lays
